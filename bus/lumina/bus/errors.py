@@ -1,0 +1,55 @@
+"""What can go wrong between a process and its log.
+
+BusError
+├── LogUnavailable   nobody answers: whether the last append landed is unknown; do it again, it is idempotent
+├── LogFull          nothing was stored: make room (the message says where), then go on
+├── LogDamaged       a record is missing or changed: do not write; restore from an export or a mirror
+├── PayloadTooLarge  the record is over the server's limit: put its large part into a blob
+├── BlobMissing      a blob that an event names is not there, or is not what its digest says
+├── BlobsFull        no room for a blob: nothing was stored
+└── ServerFailed     the embedded NATS server could not be started: the message says why and what to do
+"""
+
+from lumina.events.ids import StreamId
+
+
+class BusError(Exception):
+    """Base of all errors of the bus."""
+
+
+class LogUnavailable(BusError):
+    """The log can't be reached. Nothing is known about an append under way; append it again."""
+
+
+class LogFull(BusError):
+    """The log's store is full. Nothing was stored."""
+
+
+class PayloadTooLarge(BusError):
+    """A record is larger than the server takes."""
+
+
+class BlobMissing(BusError):
+    """A blob is not there, or its content does not have its digest."""
+
+
+class BlobsFull(BusError):
+    """The blob store is full. Nothing was stored."""
+
+
+class ServerFailed(BusError):
+    """The embedded server did not start."""
+
+
+class LogDamaged(BusError):
+    """The log is not what was written.
+
+    Attributes:
+        seq: Where; the first sequence that can't be trusted.
+        stream: The stream concerned, if known.
+    """
+
+    def __init__(self, message: str, *, seq: int, stream: StreamId | None = None) -> None:
+        super().__init__(f"record {seq}: {message}")
+        self.seq = seq
+        self.stream = stream

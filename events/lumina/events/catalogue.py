@@ -1,0 +1,43 @@
+"""Every event there is, and who may say it. Permissions, documents and decoders are made from this table."""
+
+from types import UnionType
+from typing import Final, Literal, get_args
+
+from lumina.events.base import Event, category_of, type_of
+from lumina.events.execution import ExecutionEvent, ExecutionFinished, ExecutionRequested
+from lumina.events.generation import GenerationEvent, GenerationFinished, GenerationRequested
+from lumina.events.lease import LeaseEvent
+from lumina.events.node import ModelUnloaded, NodeAnnounced, NodeEvent, UnloadRequested
+from lumina.events.run import RunCancelRequested, RunClosed, RunEvent, RunPlanned, RunSubmitted
+from lumina.events.step import StepEvent
+from lumina.events.timer import TimerElapsed, TimerEvent
+from lumina.events.validation import ValidationEvent, ValidationFinished, ValidationRequested
+
+Agent = Literal["client", "orchestrator", "specialist", "validator", "sandbox", "governor", "clock"]
+
+AnyEvent = (
+    RunEvent | StepEvent | GenerationEvent | LeaseEvent | ValidationEvent | ExecutionEvent | NodeEvent | TimerEvent
+)
+
+
+def _members(union: UnionType | type[Event]) -> tuple[type[Event], ...]:
+    return get_args(union) or (union,)  # a union of one is that one
+
+
+WRITERS: Final[dict[type[Event], tuple[Agent, ...]]] = {
+    RunSubmitted: ("client",),
+    RunCancelRequested: ("client",),
+    **dict.fromkeys((RunPlanned, RunClosed), ("orchestrator",)),
+    **dict.fromkeys(_members(StepEvent), ("orchestrator",)),
+    **dict.fromkeys((GenerationRequested, ValidationRequested, ExecutionRequested), ("orchestrator",)),
+    GenerationFinished: ("specialist",),
+    ValidationFinished: ("validator",),
+    ExecutionFinished: ("sandbox",),
+    **dict.fromkeys(_members(LeaseEvent), ("governor",)),
+    **dict.fromkeys((NodeAnnounced, UnloadRequested), ("governor",)),
+    ModelUnloaded: ("specialist",),
+    TimerElapsed: ("clock",),
+}
+
+EVENT_TYPES: Final[dict[str, type[Event]]] = {type_of(kind): kind for kind in _members(AnyEvent)}
+CATEGORIES: Final[tuple[str, ...]] = tuple(sorted({category_of(tag) for tag in EVENT_TYPES}))

@@ -1,0 +1,228 @@
+"""A recorded event: the fact, its envelope, and its place in its writer's chain.
+
+The envelope travels in CloudEvents 1.0 attributes (binary mode, `ce-*` headers of the NATS binding, working draft
+1.0.3) and the extensions `correlationid`, `causationid`, `traceparent`. Three attributes of our own make every
+writer's records of one stream a hash chain: `luminaposition` (from 1), `luminaprevious` and `luminadigest`.
+"""
+
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Annotated, Final, Generic, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from lumina.events.base import Event, category_of, type_of
+from lumina.events.codec import decode, encode
+from lumina.events.errors import InvalidEvent
+from lumina.events.ids import AnyEventId, AnyStreamId, EventId, StreamId, event_id
+from lumina.events.values import Digest, Milliseconds, Name, Value
+
+NO_DIGEST: Final = "0" * 64
+"""What the first record of a chain names as its predecessor."""
+
+E = TypeVar("E", bound=Event)
+E_co = TypeVar("E_co", bound=Event, covariant=True)
+
+
+class Draft(msgspec.Struct, Generic[E_co], frozen=True, kw_only=True):
+    """An event with the envelope that its writer decides on; the log adds the chain and the sequence.
+
+    Attributes:
+        event: The fact.
+        id: The slot that it fills.
+        stream: A run id or a node name.
+        agent: Who writes.
+        time_ms: A keeper writes its trigger's time, a worker the time at which its effect ended.
+        causation: The event that it answers; None for a root.
+    """
+
+    event: E_co
+    id: EventId
+    stream: StreamId
+    agent: str
+    time_ms: int
+    causation: EventId | None
+
+    @property
+    def category(self) -> str:
+        """The first token of the type."""
+        return category_of(type_of(self.event))
+
+
+class Recorded(msgspec.Struct, Generic[E_co], frozen=True, kw_only=True):
+    """An event as it stands in the log.
+
+    Attributes:
+        seq: Its place in the one total order; 0 while its writer still waits for the acknowledgement. Nothing may
+            be decided from it.
+        position: Its place in its writer's chain, from 1.
+        previous: Digest of the record before it in that chain, or `NO_DIGEST`.
+        digest: Over the whole record but `seq`; see `chain_digest`.
+    """
+
+    event: E_co
+    id: EventId
+    stream: StreamId
+    agent: str
+    time_ms: int
+    causation: EventId | None
+    position: int
+    previous: str
+    digest: str
+    seq: int = 0
+
+    @property
+    def type(self) -> str:
+        """The tag, for instance `run.submitted.v1`."""
+        return type_of(self.event)
+
+    @property
+    def category(self) -> str:
+        """The first token of the type."""
+        return category_of(self.type)
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """The end of one writer's chain in one stream; `seq` 0 and `position` 0 for an empty one."""
+
+    seq: int = 0
+    position: int = 0
+    digest: str = NO_DIGEST
+
+
+def draft_answer(event: E, *, to: Recorded[Event], agent: str, ordinal: int, time_ms: int | None = None) -> Draft[E]:
+    """Return the draft of the `ordinal`-th answer of `agent` to the record `to`, in the same stream.
+
+    Without `time_ms` it carries the time of `to`, as all that keepers write does.
+    """
+    return Draft(
+        event=event,
+        id=event_id(to.id, agent=agent, ordinal=ordinal),
+        stream=to.stream,
+        agent=agent,
+        time_ms=to.time_ms if time_ms is None else time_ms,
+        causation=to.id,
+    )
+
+
+class _Sealed(Value, frozen=True, kw_only=True):
+    """What a record's digest covers, beside the body. Checked when a header is read."""
+
+    id: AnyEventId
+    type: Name
+    stream: AnyStreamId
+    agent: Name
+    time_ms: Milliseconds
+    causation: AnyEventId | None
+    position: Annotated[int, Meta(ge=1)]
+    previous: Digest
+
+
+def chain_digest(sealed: "_Sealed", *, body: bytes) -> str:
+    """Return SHA-256 over the canonical JSON of the envelope, a line feed, and the body's bytes."""
+    return sha256(encode(sealed) + b"\n" + body).hexdigest()
+
+
+def chain(draft: Draft[E], *, after: Head) -> tuple[Recorded[E], bytes]:
+    """Return the record that `draft` becomes as the successor of `after`, and the bytes of its body."""
+    body = encode(draft.event)
+    sealed = _Sealed(
+        id=draft.id,
+        type=type_of(draft.event),
+        stream=draft.stream,
+        agent=draft.agent,
+        time_ms=draft.time_ms,
+        causation=draft.causation,
+        position=after.position + 1,
+        previous=after.digest,
+    )
+    recorded = Recorded(
+        event=draft.event,
+        id=draft.id,
+        stream=draft.stream,
+        agent=draft.agent,
+        time_ms=draft.time_ms,
+        causation=draft.causation,
+        position=sealed.position,
+        previous=sealed.previous,
+        digest=chain_digest(sealed, body=body),
+    )
+    return recorded, body
+
+
+def to_headers(recorded: Recorded[Event]) -> dict[str, str]:
+    """Return the CloudEvents headers of a record. All values are printable ASCII."""
+    headers = {
+        "ce-specversion": "1.0",
+        "ce-id": recorded.id,
+        "ce-type": recorded.type,
+        "ce-source": f"/lumina/{recorded.agent}",
+        "ce-time": rfc3339(recorded.time_ms),
+        "ce-subject": recorded.stream,
+        "ce-dataschema": f"urn:lumina:{recorded.type}",
+        "ce-datacontenttype": "application/json",
+        "ce-correlationid": recorded.stream,
+        "ce-traceparent": traceparent(recorded),
+        "ce-luminaposition": str(recorded.position),
+        "ce-luminaprevious": recorded.previous,
+        "ce-luminadigest": recorded.digest,
+    }
+    if recorded.causation is not None:
+        headers["ce-causationid"] = recorded.causation
+    return headers
+
+
+def from_headers(headers: dict[str, str], *, body: bytes, seq: int) -> Recorded[Event]:
+    """Return the record that stands in `headers` and `body`. Its digest is recomputed.
+
+    Raises:
+        UnknownEvent: The type is of another version.
+        InvalidEvent: A header is missing or malformed, the body does not fit, or the digest is wrong.
+    """
+    try:
+        sealed = _Sealed(
+            id=EventId(headers["ce-id"]),
+            type=headers["ce-type"],
+            stream=StreamId(headers["ce-subject"]),
+            agent=headers["ce-source"].removeprefix("/lumina/"),
+            time_ms=from_rfc3339(headers["ce-time"]),
+            causation=EventId(cause) if (cause := headers.get("ce-causationid")) else None,
+            position=int(headers["ce-luminaposition"]),
+            previous=headers["ce-luminaprevious"],
+        )
+    except (KeyError, ValueError, msgspec.ValidationError) as error:
+        raise InvalidEvent(f"record {seq}: envelope: {error}") from error
+    digest = chain_digest(sealed, body=body)
+    if digest != headers.get("ce-luminadigest"):
+        raise InvalidEvent(f"record {seq} ({sealed.type}): its bytes do not have the digest that it carries")
+    event = decode(body, event_type=sealed.type)
+    return Recorded(
+        event=event,
+        id=EventId(sealed.id),
+        stream=StreamId(sealed.stream),
+        agent=sealed.agent,
+        time_ms=sealed.time_ms,
+        causation=None if sealed.causation is None else EventId(sealed.causation),
+        position=sealed.position,
+        previous=sealed.previous,
+        digest=digest,
+        seq=seq,
+    )
+
+
+def rfc3339(time_ms: int) -> str:
+    """Return `2026-11-21T09:30:00.000Z` for milliseconds since 1970."""
+    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{time_ms % 1000:03d}Z"
+
+
+def from_rfc3339(text: str) -> int:
+    """Return milliseconds since 1970. Raises ValueError for anything that is not an RFC 3339 time."""
+    moment = datetime.fromisoformat(text)
+    return int(moment.replace(microsecond=0).timestamp()) * 1000 + moment.microsecond // 1000
+
+
+def traceparent(recorded: Recorded[Event]) -> str:
+    """Return the W3C trace context: the stream is the trace, the event the span; derived, so replay gives the same."""
+    trace = sha256(recorded.stream.encode()).hexdigest()[:32]
+    return f"00-{trace}-{recorded.id[:16]}-01"

@@ -1,0 +1,83 @@
+"""The words that events are made of: constrained numbers and texts, and the structs shared by several events.
+
+A constraint lives in the type, and every `Value` checks itself when it is built, so neither a constructor nor a
+decoder can make an invalid one. Both raise `msgspec.ValidationError`, which names the field.
+"""
+
+from functools import cache
+from typing import Annotated, Final, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+REQUEST_CHARACTERS_MAX: Final = 20_000
+TEXT_CHARACTERS_MAX: Final = 4_000
+
+Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="SHA-256 in hexadecimal")]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@/+-]{0,119}$", description="A name without spaces")]
+Instance = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@/+-]{0,119}#[0-9]{1,3}$", description="MODEL#K")]
+Identifier = Annotated[str, Meta(pattern=r"^[A-Za-z_$][A-Za-z0-9_$]{0,79}$", description="A name in a program")]
+FileName = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,119}$", description="A file name without folders")
+]
+Request = Annotated[str, Meta(min_length=1, max_length=REQUEST_CHARACTERS_MAX)]
+Text = Annotated[str, Meta(max_length=TEXT_CHARACTERS_MAX, description="Cut to 4,000 characters")]
+Sentence = Annotated[str, Meta(max_length=500)]
+Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+Bytes = Annotated[int, Meta(ge=0, le=2**53 - 1, description="Bytes")]
+Milliseconds = Annotated[int, Meta(ge=0, le=2**53 - 1, description="Milliseconds since 1970, UTC")]
+DurationMs = Annotated[int, Meta(ge=0, le=86_400_000, description="Milliseconds")]
+TokenCount = Annotated[int, Meta(ge=0, le=10_000_000, description="Model tokens")]
+Temperature = Annotated[float, Meta(ge=0.0, le=2.0)]
+StepNumber = Annotated[int, Meta(ge=1, le=32)]
+AttemptNumber = Annotated[int, Meta(ge=1, le=99)]
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True):
+    """An immutable struct whose constraints hold from the moment that it exists."""
+
+    def __post_init__(self) -> None:
+        """Check every field against its type.
+
+        Raises:
+            msgspec.ValidationError: A field is outside its constraint; the message has its path.
+        """
+        msgspec.convert(self, _unchecked_twin(type(self)), from_attributes=True)
+
+
+@cache
+def _unchecked_twin(kind: type[Value]) -> type[msgspec.Struct]:
+    """Return a struct with the fields of `kind` and no `__post_init__`, for `convert` to check against."""
+    hints = get_type_hints(kind, include_extras=True)
+    return msgspec.defstruct(kind.__name__, [(field, hints[field]) for field in kind.__struct_fields__])
+
+
+class BlobRef(Value, frozen=True, kw_only=True):
+    """A large piece of data that stands outside the log, found by what it contains.
+
+    Attributes:
+        digest: SHA-256 of the bytes.
+        size: Length in bytes.
+        media_type: For instance `text/x-python`.
+    """
+
+    digest: Digest
+    size: Bytes
+    media_type: Annotated[str, Meta(pattern=r"^[a-z]+/[A-Za-z0-9.+-]+$")]
+
+
+class FileRef(Value, frozen=True, kw_only=True):
+    """A file by name and content, on its way into a sandbox or out of it."""
+
+    name: FileName
+    blob: BlobRef
+
+
+def clip(text: str, *, limit: int = TEXT_CHARACTERS_MAX) -> str:
+    """Return `text` cut to `limit` characters; a cut is marked in the middle, head and tail are kept."""
+    if len(text) <= limit:
+        return text
+    mark = f"\n… {len(text) - limit:,} characters cut …\n"
+    keep = max(0, limit - len(mark))
+    head = keep // 3
+    return (text[:head] + mark + text[len(text) - (keep - head) :])[:limit]
