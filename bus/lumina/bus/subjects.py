@@ -1,6 +1,7 @@
 """The only place where NATS subjects are built and read.
 
     lumina.log.<category>.<stream>.<agent>.<type>        the log; <type> is the tag without its category
+    lumina.tail.<category>.<stream>.<agent>.<type>       each record again as it lands (republish); only ever a hint
     lumina.live.<stream>.<agent>.<what>                  chatter; nothing is ever decided from it
 
 `<stream>` is a run id or a node name. Because the writer is a token, the server can enforce who may say what.
@@ -15,7 +16,22 @@ from lumina.events.ids import StreamId
 LOG_STREAM: Final = "LUMINA_LOG"
 LOG_PREFIX: Final = "lumina.log"
 LOG_ALL: Final = f"{LOG_PREFIX}.>"
+TAIL_PREFIX: Final = "lumina.tail"
+"""The log's stream republishes `LOG_ALL` to `TAIL_ALL`, to wake those who follow it."""
+TAIL_ALL: Final = f"{TAIL_PREFIX}.>"
 LIVE_PREFIX: Final = "lumina.live"
+LIVE_ALL: Final = f"{LIVE_PREFIX}.>"
+LOG_ID_METADATA: Final = "lumina-log-id"
+"""Key in the metadata of the log's stream: drawn when it is created, so that another log is noticed."""
+
+BLOB_BUCKET: Final = "LUMINA_BLOBS"
+"""A standard JetStream object store; any NATS client reads it."""
+BLOB_STREAM: Final = f"OBJ_{BLOB_BUCKET}"
+BLOB_CHUNK_PREFIX: Final = f"$O.{BLOB_BUCKET}.C"
+BLOB_META_PREFIX: Final = f"$O.{BLOB_BUCKET}.M"
+
+JS_API: Final = "$JS.API"
+JS_ACK: Final = "$JS.ACK"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +61,36 @@ def subject_of(event: Event, *, stream: StreamId, agent: str) -> str:
 def chain_filter(stream: StreamId, *, agent: str) -> str:
     """Return the filter that covers exactly what `agent` writes in `stream`: the fence of every append."""
     return Filter(stream=stream, agent=agent).subject()
+
+
+def tail_subject(which: Filter) -> str:
+    """Return the subject on which records that `which` matches are announced as they land."""
+    return TAIL_PREFIX + which.subject().removeprefix(LOG_PREFIX)
+
+
+def worker_consumer(role: str) -> str:
+    """Return the name of the durable consumer that all instances of a worker role share."""
+    return f"worker-{role}"
+
+
+def direct_get_subject(stream: str) -> str:
+    """Return where to ask for stored messages of a JetStream stream, one or a batch, without a consumer."""
+    return f"{JS_API}.DIRECT.GET.{stream}"
+
+
+def stream_facts_subject(stream: str) -> str:
+    """Return where to ask for a JetStream stream's state and configuration."""
+    return f"{JS_API}.STREAM.INFO.{stream}"
+
+
+def next_request_subject(role: str) -> str:
+    """Return where an instance of a worker role asks for its next requests."""
+    return f"{JS_API}.CONSUMER.MSG.NEXT.{LOG_STREAM}.{worker_consumer(role)}"
+
+
+def ack_subjects(role: str) -> str:
+    """Return the filter of the subjects on which a worker role acknowledges."""
+    return f"{JS_ACK}.{LOG_STREAM}.{worker_consumer(role)}.>"
 
 
 def live_subject(stream: StreamId, *, agent: str, what: str) -> str:
