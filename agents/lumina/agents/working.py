@@ -1,0 +1,164 @@
+"""Runs a worker: one request at a time, heartbeats while it works, acknowledged when the outcome is in the log.
+
+Exactly once on the record, at least once on the effect: an instance that dies between the effect and its outcome
+leaves the request to another one, and the slot of the outcome is filled once, whoever comes first.
+"""
+
+import time
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+import anyio
+import msgspec
+import structlog
+
+from lumina.agents.ports import Progress, Raw, Recording, Worker
+from lumina.bus.errors import BlobMissing, BlobsFull, LogFull, LogUnavailable
+from lumina.bus.log import Blobs, Delivery, EventLog, Live
+from lumina.bus.subjects import Filter, live_subject
+from lumina.bus.workers import HEARTBEAT_S
+from lumina.events.base import Event
+from lumina.events.codec import encode
+from lumina.events.ids import StreamId
+from lumina.events.record import Recorded, draft_answer
+from lumina.events.run import RunClosed
+from lumina.events.values import BlobRef
+
+CLOSED_POLL_S = 0.5
+RETRY_DELAY_S = 2.0
+
+log = structlog.get_logger(__name__)
+
+
+class LiveProgress:
+    """Says on the live subjects of one run how its effect goes on."""
+
+    def __init__(self, live: Live, *, stream: StreamId, agent: str, request: Recorded[Event]) -> None:
+        self._live = live
+        self._subject = live_subject(stream, agent=agent, what="progress")
+        self._request = request
+
+    async def __call__(self, phase: str, **figures: float | str) -> None:
+        """Publish one line of JSON: phase, request id, time, figures."""
+        line = {"phase": phase, "request": self._request.id, "time_ms": time.time_ns() // 1_000_000, **figures}
+        await self._live.say(self._subject, payload=msgspec.json.encode(line))
+
+
+class WorkerRunner:
+    """One instance of a worker role at work on one log."""
+
+    def __init__(self, worker: Worker[Any, Any], *, events: EventLog, blobs: Blobs, live: Live) -> None:
+        self._worker = worker
+        self._events = events
+        self._blobs = blobs
+        self._live = live
+
+    async def run(self) -> None:
+        """Answer requests for as long as the log lasts."""
+        log.info("worker.ready", agent=self._worker.name)
+        async for delivery in self._events.work(self._worker.name):
+            await self.answer(delivery)
+
+    async def answer(self, delivery: Delivery) -> None:
+        """Bring one request to its outcome, or give it back when the bus fails underneath."""
+        request = delivery.recorded
+        progress = LiveProgress(self._live, stream=request.stream, agent=self._worker.name, request=request)
+        try:
+            if await self._is_settled(request):
+                await self._ack(delivery)
+                return
+            blobs = {digest: await self._blobs.get(digest) for digest in self._worker.needs(request)}
+        except (LogUnavailable, BlobMissing) as error:
+            await self._give_back(delivery, reason=str(error), progress=progress)
+            return
+        effect = self._worker.prepare(request, blobs=blobs)
+        raw = await self._perform(effect, delivery=delivery, progress=progress)
+        if raw is not None:
+            await self._insist(request, effect=effect, raw=raw, blobs=blobs, progress=progress)
+        await self._ack(delivery)
+
+    async def _is_settled(self, request: Recorded[Event]) -> bool:
+        """Whether the outcome stands already, or the run is over so that nobody wants it."""
+        slot = draft_answer(request.event, to=request, agent=self._worker.name, ordinal=0).id
+        if await self._events.find(slot, stream=request.stream, agent=self._worker.name) is not None:
+            return True
+        return await self._is_closed(request.stream)
+
+    async def _is_closed(self, stream: StreamId) -> bool:
+        return await self._events.last(Filter(stream=stream, event=RunClosed)) is not None
+
+    async def _perform(self, effect: msgspec.Struct, *, delivery: Delivery, progress: Progress) -> Raw | None:
+        """Do the effect under heartbeats; None when its run ended meanwhile, and nothing is left running."""
+        raw: Raw | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._beat, delivery)
+            tasks.start_soon(self._stop_when_closed, delivery.recorded.stream, tasks.cancel_scope)
+            raw = await self._worker.perform(effect, progress=progress)
+            tasks.cancel_scope.cancel()
+        return raw
+
+    async def _beat(self, delivery: Delivery) -> None:
+        while True:
+            await anyio.sleep(HEARTBEAT_S)
+            try:
+                await delivery.in_progress()
+            except LogUnavailable as error:
+                log.warning("worker.heartbeat_lost", agent=self._worker.name, reason=str(error))
+
+    async def _stop_when_closed(self, stream: StreamId, scope: anyio.CancelScope) -> None:
+        while True:
+            await anyio.sleep(CLOSED_POLL_S)
+            try:
+                if await self._is_closed(stream):
+                    log.info("worker.stopped", agent=self._worker.name, run=stream)
+                    scope.cancel()
+            except LogUnavailable as error:
+                log.warning("worker.blind", agent=self._worker.name, reason=str(error))
+
+    async def _insist(
+        self,
+        request: Recorded[Event],
+        *,
+        effect: msgspec.Struct,
+        raw: Raw,
+        blobs: Mapping[str, bytes],
+        progress: Progress,
+    ) -> None:
+        """Record the outcome; an outage or a full disk delays it, but a finished effect is not thrown away."""
+        while True:
+            try:
+                await self._record(request, effect=effect, raw=raw, blobs=blobs)
+            except (LogUnavailable, LogFull, BlobsFull) as error:
+                log.warning("worker.waiting", agent=self._worker.name, run=request.stream, reason=str(error))
+                await progress("waiting", reason=str(error))
+                await anyio.sleep(RETRY_DELAY_S)
+            else:
+                return
+
+    async def _record(
+        self, request: Recorded[Event], *, effect: msgspec.Struct, raw: Raw, blobs: Mapping[str, bytes]
+    ) -> None:
+        body = encode(raw)
+        ref = BlobRef(digest=await self._blobs.put(body), size=len(body), media_type="application/json")
+        recording = Recording(effect=sha256(encode(effect)).hexdigest(), raw=raw, ref=ref)
+        conclusion = self._worker.conclude(request, recording, blobs=blobs)
+        for content in conclusion.blobs:
+            await self._blobs.put(content)
+        draft = draft_answer(conclusion.event, to=request, agent=self._worker.name, ordinal=0, time_ms=raw.ended_at_ms)
+        standing = await self._events.append(draft)
+        log.info("worker.answered", agent=self._worker.name, type=standing.type, run=request.stream, seq=standing.seq)
+
+    async def _ack(self, delivery: Delivery) -> None:
+        try:
+            await delivery.ack()
+        except LogUnavailable as error:  # it comes again, and is found settled
+            log.warning("worker.ack_lost", agent=self._worker.name, reason=str(error))
+
+    async def _give_back(self, delivery: Delivery, *, reason: str, progress: Progress) -> None:
+        log.warning("worker.gives_back", agent=self._worker.name, run=delivery.recorded.stream, reason=reason)
+        await progress("waiting", reason=reason)
+        try:
+            await delivery.retry(delay_s=RETRY_DELAY_S)
+        except LogUnavailable as error:  # it comes again after the ack wait
+            log.warning("worker.give_back_lost", agent=self._worker.name, reason=str(error))
