@@ -13,7 +13,7 @@ from lumina.events.step import StepEvent
 from lumina.events.timer import TimerElapsed, TimerEvent
 from lumina.events.validation import ValidationEvent, ValidationFinished, ValidationRequested
 
-Agent = Literal["client", "orchestrator", "specialist", "validator", "sandbox", "governor", "clock"]
+Agent = Literal["client", "orchestrator", "specialist", "validator", "sandbox", "governor", "clock", "node"]
 
 AnyEvent = (
     RunEvent | StepEvent | GenerationEvent | LeaseEvent | ValidationEvent | ExecutionEvent | NodeEvent | TimerEvent
@@ -34,10 +34,14 @@ WRITERS: Final[dict[type[Event], tuple[Agent, ...]]] = {
     ValidationFinished: ("validator",),
     ExecutionFinished: ("sandbox",),
     **dict.fromkeys(_members(LeaseEvent), ("governor",)),
-    **dict.fromkeys((NodeAnnounced, UnloadRequested), ("governor",)),
+    NodeAnnounced: ("node",),
+    UnloadRequested: ("governor",),
     ModelUnloaded: ("specialist",),
     TimerElapsed: ("clock",),
 }
 
 EVENT_TYPES: Final[dict[str, type[Event]]] = {type_of(kind): kind for kind in _members(AnyEvent)}
 CATEGORIES: Final[tuple[str, ...]] = tuple(sorted({category_of(tag) for tag in EVENT_TYPES}))
+SPOKEN_BY: Final[dict[Agent, tuple[Agent, ...]]] = {"clock": ("orchestrator", "governor"), "node": ("governor",)}
+"""Writers that are no process of their own, and whose process writes for them. A keeper's own chain then holds
+decisions only: what its runner merely observes (time, the machine) stands in another one."""

@@ -9,8 +9,9 @@ EventId = NewType("EventId", str)
 StreamId = NewType("StreamId", str)
 """The second subject token after the category: a run id or a node name."""
 
-AGENTS: Final = ("client", "orchestrator", "specialist", "validator", "sandbox", "governor", "clock")
-"""Everyone who may write to the log: `client` submits and cancels runs, `clock` says for a keeper that time passed."""
+AGENTS: Final = ("client", "orchestrator", "specialist", "validator", "sandbox", "governor", "clock", "node")
+"""Everyone who may write to the log: `client` submits and cancels runs, `clock` says that time passed, `node` what a
+machine offers."""
 
 EVENT_ID_CHARACTERS: Final = 32
 

@@ -42,7 +42,7 @@ class ModelOffer(Value, frozen=True, kw_only=True):
 
 
 class NodeAnnounced(Event, frozen=True, kw_only=True, tag="node.announced.v1"):
-    """A node started, or its offer changed. Whatever was resident there before is gone.
+    """A node started, or its offer changed. Written by the governor's process under the name `node`.
 
     Attributes:
         node: Its name.

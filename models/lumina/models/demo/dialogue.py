@@ -13,11 +13,10 @@ _ROLES: Final = tuple(
 )
 _VERBS: Final = ("talk", "reply", "answer", "greet", "ask", "speak", "respond", "say")
 _SAYINGS: Final = tuple(
-    """hello|hi|hey|quest|bye|goodbye|trade|help|good morning|who are you|name|buy|sell|yes|no|thanks
+    saying.strip()
+    for saying in """hello|hi|hey|quest|bye|goodbye|trade|help|good morning|who are you|name|buy|sell|yes|no|thanks
     |where am i|what do you sell|tell me a story|rumors|work|how are you|open the door|room|ale|fight
-    |any news|sword|king|who is the king|what is this place|i need a room|leave|thank you|job""".replace(
-        "\n", ""
-    ).split("|")
+    |any news|sword|king|who is the king|what is this place|i need a room|leave|thank you|job""".split("|")
 )
 
 _PAIRS: Final = (
@@ -135,7 +134,7 @@ def _body(
         link = rng.choice((" that ", " who ", " which "))
     if link == ". ":
         joined = joined[0].upper() + joined[1:]
-    body = f"{opened}{link}{joined}."
+    body = f"{opened.strip()}{link}{joined}."
     if default is not None:
         last = phrasing.pick(rng, _HELD_DEFAULTS if held else _DEFAULTS)
         body += " " + last

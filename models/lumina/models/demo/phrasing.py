@@ -20,7 +20,7 @@ _ASKS: Final = (
     _IMPERATIVES + " {thing}",
     "[Please|please] [write|create|make|generate|build|give me|produce] {thing}",
     "I [need|want|would like|'d like|am looking for|could use] {thing}",
-    "I [need|want] [you to|] [write|create|make|generate|build|have] {thing}",
+    "I [need|want] you to [write|create|make|generate|build] {thing}",
     "[Could|Can|Would] you [please|] [write|create|make|generate|build|give me] {thing}",
     "[Let us have|We need|We want|My game needs|My project needs|Our site needs] {thing}",
     "[{thing}|{thing} please|{thing} wanted|Needed: {thing}|Task: {thing}]",
