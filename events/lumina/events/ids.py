@@ -1,4 +1,4 @@
-"""Names of things: runs, events, slots, writers. Derived where the design says so, never drawn."""
+"""Names of things: runs, events, slots. Derived where the design says so, never drawn."""
 
 from hashlib import sha256
 from typing import Annotated, Final, NewType
@@ -8,10 +8,6 @@ from msgspec import Meta
 EventId = NewType("EventId", str)
 StreamId = NewType("StreamId", str)
 """The second subject token after the category: a run id or a node name."""
-
-AGENTS: Final = ("client", "orchestrator", "specialist", "validator", "sandbox", "governor", "clock", "node")
-"""Everyone who may write to the log: `client` submits and cancels runs, `clock` says that time passed, `node` what a
-machine offers."""
 
 EVENT_ID_CHARACTERS: Final = 32
 

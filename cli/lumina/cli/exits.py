@@ -1,0 +1,30 @@
+"""Exit codes of every command. They are part of the interface: scripts branch on them."""
+
+from enum import IntEnum
+
+from lumina.events.run import RunStatus
+
+
+class Exit(IntEnum):
+    """What a command's exit code means."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    PARTIAL = 3  # for `verify`: diverged
+    REFUSED = 4
+    DAMAGED = 5
+    TIMEOUT = 124
+    INTERRUPTED = 130
+
+
+def exit_of(status: RunStatus) -> Exit:
+    """Return the exit code of a run that ended with `status`."""
+    return {
+        RunStatus.COMPLETED: Exit.OK,
+        RunStatus.PARTIAL: Exit.PARTIAL,
+        RunStatus.FAILED: Exit.FAILED,
+        RunStatus.REFUSED: Exit.REFUSED,
+        RunStatus.CANCELLED: Exit.INTERRUPTED,
+        RunStatus.TIMED_OUT: Exit.TIMEOUT,
+    }[status]

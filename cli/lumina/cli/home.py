@@ -1,0 +1,60 @@
+"""Where Lumina keeps things: one folder, and what lies where in it."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Home:
+    """The data folder of one installation.
+
+    `$LUMINA_HOME`, else `$XDG_DATA_HOME/lumina`, else `~/.local/share/lumina`.
+    """
+
+    root: Path
+
+    @property
+    def node_file(self) -> Path:
+        """The node's configuration, written by the user."""
+        return self.root / "node.toml"
+
+    @property
+    def specialists(self) -> Path:
+        """A file dropped here is one more specialist."""
+        return self.root / "specialists"
+
+    @property
+    def logs(self) -> Path:
+        """What each agent process says, one file each."""
+        return self.root / "logs"
+
+    @property
+    def system_file(self) -> Path:
+        """What the running supervisor has under it."""
+        return self.root / "system.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """How far each process knows the log to reach."""
+        return self.root / "checkpoints"
+
+    @property
+    def projections(self) -> Path:
+        """The disposable database of the views."""
+        return self.root / "projections.sqlite"
+
+    def ensure(self) -> None:
+        """Create the folders, private to the user."""
+        for folder in (self.root, self.logs, self.specialists, self.checkpoints):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def find_home(given: Path | None) -> Home:
+    """Return the data folder that was asked for, or the default one."""
+    if given is not None:
+        return Home(root=given.expanduser().absolute())
+    if named := os.environ.get("LUMINA_HOME"):
+        return Home(root=Path(named).expanduser().absolute())
+    base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Home(root=Path(base).expanduser().absolute() / "lumina")
