@@ -1,0 +1,38 @@
+"""What can go wrong between an agent and a model.
+
+ModelError
+├── ModelUnavailable  nobody answers, or the process died: try again later, or another model; the message says where
+├── ModelTimedOut     it was too slow: the work was stopped; ask for less, allow more time, or take a faster model
+├── ModelGarbage      something answers, but not as a model server does: check the URL; the message shows what came
+├── ContextExceeded   prompt and reserve are longer than the served context: shorten the prompt, don't repeat it
+├── CorruptModel      the file is truncated or not a GGUF that llama.cpp can run: download it again
+└── UnknownModel      no model of that name is configured here: the message lists those that are
+"""
+
+
+class ModelError(Exception):
+    """Base of all errors of models. The message is one sentence for people, the same for the same cause."""
+
+
+class ModelUnavailable(ModelError):
+    """Nobody answers at the place that the message names. Nothing is known to be wrong with the request."""
+
+
+class ModelTimedOut(ModelError):
+    """The answer took longer than was allowed. The work was stopped."""
+
+
+class ModelGarbage(ModelError):
+    """What came back is not what a model server says. Trying again is useless until the URL is put right."""
+
+
+class ContextExceeded(ModelError):
+    """The prompt does not fit. Nothing was generated."""
+
+
+class CorruptModel(ModelError):
+    """The model file can't be used. The message has its path and what to do."""
+
+
+class UnknownModel(ModelError):
+    """The node has no such model. Correct the name."""
