@@ -9,11 +9,12 @@ from lumina.events.values import Bytes, Instance, Milliseconds, Name, Sentence, 
 
 
 class Refusal(Enum):
-    """Why a request can never be admitted."""
+    """Why a request is not admitted. QUEUE_FULL is the only one that another attempt, later, may escape."""
 
     UNKNOWN_MODEL = "unknown_model"
     NEVER_FITS = "never_fits"
     NO_NODE = "no_node"
+    QUEUE_FULL = "queue_full"
 
 
 class LeaseGranted(Event, frozen=True, kw_only=True, tag="lease.granted.v1"):
@@ -24,10 +25,11 @@ class LeaseGranted(Event, frozen=True, kw_only=True, tag="lease.granted.v1"):
         ask: Its question, repeated so that this one record is all that a specialist needs.
         node: Where.
         instance: `MODEL#K`; each instance is one worker process.
-        load: True when the instance is not resident yet; the memory is already reserved.
+        load: True when the instance is not known to be resident; its memory is already reserved.
         bytes_reserved: By this instance, estimated before loading.
         context: Tokens that the instance serves.
-        expires_at: After this the lease is void and its request is refused or queued again.
+        expires_at: After this the lease is void; `lease.expired` says so, and nothing may be loaded for it.
+        reason: Why now and why this instance, for people.
     """
 
     request: AnyEventId
@@ -38,6 +40,7 @@ class LeaseGranted(Event, frozen=True, kw_only=True, tag="lease.granted.v1"):
     bytes_reserved: Bytes
     context: TokenCount
     expires_at: Milliseconds
+    reason: Sentence = ""
 
 
 class LeaseRefused(Event, frozen=True, kw_only=True, tag="lease.refused.v1"):
@@ -51,9 +54,10 @@ class LeaseRefused(Event, frozen=True, kw_only=True, tag="lease.refused.v1"):
 
 
 class LeaseReleased(Event, frozen=True, kw_only=True, tag="lease.released.v1"):
-    """A lease was used and given back."""
+    """A lease was used and given back, or its run ended."""
 
     lease: AnyEventId
+    reason: Sentence = ""
 
 
 class LeaseExpired(Event, frozen=True, kw_only=True, tag="lease.expired.v1"):
@@ -61,6 +65,7 @@ class LeaseExpired(Event, frozen=True, kw_only=True, tag="lease.expired.v1"):
 
     lease: AnyEventId
     request: AnyEventId
+    reason: Sentence = ""
 
 
 LeaseEvent = LeaseGranted | LeaseRefused | LeaseReleased | LeaseExpired

@@ -6,7 +6,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from lumina.events.base import Event
-from lumina.events.values import BlobRef, Bytes, Digest, DurationMs, Instance, Name, TokenCount, Value
+from lumina.events.values import BlobRef, Bytes, Digest, DurationMs, Instance, Name, Sentence, TokenCount, Value
 
 
 class Backend(Enum):
@@ -29,6 +29,7 @@ class ModelOffer(Value, frozen=True, kw_only=True):
         instances_max: How many instances may be resident at once.
         plans: Good enough to be asked for a plan.
         bare: Takes the plain request, as the demo model does.
+        pinned: Its first instance is never unloaded to make room or for being idle, and room for it is kept.
     """
 
     model: Name
@@ -39,10 +40,14 @@ class ModelOffer(Value, frozen=True, kw_only=True):
     instances_max: Annotated[int, Meta(ge=1, le=64)] = 1
     plans: bool = False
     bare: bool = False
+    pinned: bool = False
 
 
 class NodeAnnounced(Event, frozen=True, kw_only=True, tag="node.announced.v1"):
     """A node started, or its offer changed. Written by the governor's process under the name `node`.
+
+    Model processes may have survived whatever made the node announce itself again, so nothing that was reserved there
+    is free until `node.model_unloaded` confirms it.
 
     Attributes:
         node: Its name.
@@ -60,11 +65,12 @@ class NodeAnnounced(Event, frozen=True, kw_only=True, tag="node.announced.v1"):
 
 
 class UnloadReason(Enum):
-    """Why an instance has to go."""
+    """Why an instance has to go. RETIRED: it failed, its lease ran out, or the node's configuration changed."""
 
     IDLE = "idle"
     ROOM = "room"
     ASKED = "asked"
+    RETIRED = "retired"
 
 
 class UnloadRequested(Event, frozen=True, kw_only=True, tag="node.unload_requested.v1"):
@@ -73,6 +79,7 @@ class UnloadRequested(Event, frozen=True, kw_only=True, tag="node.unload_request
     node: Name
     instance: Instance
     reason: UnloadReason
+    detail: Sentence = ""
 
 
 class ModelUnloaded(Event, frozen=True, kw_only=True, tag="node.model_unloaded.v1"):
