@@ -11,8 +11,8 @@ StreamId = NewType("StreamId", str)
 
 EVENT_ID_CHARACTERS: Final = 32
 
-AnyEventId = Annotated[EventId, Meta(pattern=f"^[0-9a-f]{{{EVENT_ID_CHARACTERS}}}$")]
-AnyStreamId = Annotated[StreamId, Meta(pattern="^[a-z0-9][a-z0-9-]{0,39}$")]
+AnyEventId = Annotated[EventId, Meta(pattern=rf"^[0-9a-f]{{{EVENT_ID_CHARACTERS}}}$(?!\n)")]
+AnyStreamId = Annotated[StreamId, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$(?!\n)")]
 
 
 def event_id(causation: EventId, *, agent: str, ordinal: int) -> EventId:

@@ -12,13 +12,21 @@ from msgspec import Meta
 
 REQUEST_CHARACTERS_MAX: Final = 20_000
 TEXT_CHARACTERS_MAX: Final = 4_000
+FILE_BYTES_MAX: Final = 8 * 2**20
 
-Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="SHA-256 in hexadecimal")]
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@/+-]{0,119}$", description="A name without spaces")]
-Instance = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@/+-]{0,119}#[0-9]{1,3}$", description="MODEL#K")]
-Identifier = Annotated[str, Meta(pattern=r"^[A-Za-z_$][A-Za-z0-9_$]{0,79}$", description="A name in a program")]
+_END: Final = r"$(?!\n)"
+"""The end of the text: in Python `$` alone also matches before a last line feed. Other dialects agree on this form."""
+
+Digest = Annotated[str, Meta(pattern=rf"^[0-9a-f]{{64}}{_END}", description="SHA-256 in hexadecimal")]
+Name = Annotated[
+    str, Meta(pattern=rf"^[A-Za-z0-9][A-Za-z0-9_.:@/+-]{{0,119}}{_END}", description="A name without spaces")
+]
+Instance = Annotated[
+    str, Meta(pattern=rf"^[A-Za-z0-9][A-Za-z0-9_.:@/+-]{{0,119}}#[0-9]{{1,3}}{_END}", description="MODEL#K")
+]
+Identifier = Annotated[str, Meta(pattern=rf"^[A-Za-z_$][A-Za-z0-9_$]{{0,79}}{_END}", description="A name in a program")]
 FileName = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,119}$", description="A file name without folders")
+    str, Meta(pattern=rf"^[A-Za-z0-9_][A-Za-z0-9_.-]{{0,119}}{_END}", description="A file name without folders")
 ]
 Request = Annotated[str, Meta(min_length=1, max_length=REQUEST_CHARACTERS_MAX)]
 Text = Annotated[str, Meta(max_length=TEXT_CHARACTERS_MAX, description="Cut to 4,000 characters")]
@@ -63,7 +71,7 @@ class BlobRef(Value, frozen=True, kw_only=True):
 
     digest: Digest
     size: Bytes
-    media_type: Annotated[str, Meta(pattern=r"^[a-z]+/[A-Za-z0-9.+-]+$")]
+    media_type: Annotated[str, Meta(pattern=rf"^[a-z]+/[A-Za-z0-9.+-]+{_END}")]
 
 
 class FileRef(Value, frozen=True, kw_only=True):

@@ -1,0 +1,38 @@
+"""What a command can't do, said in one sentence, with its exit code.
+
+CliProblem
+├── UsageProblem     the command was asked for something that can't be meant: mend the call (exit 2)
+├── SystemProblem    a part of the system is missing or broken: the message says which and what to do (exit 1)
+├── Refused          a constraint says no (exit 4)
+└── Damaged          the log is not what was written (exit 5)
+"""
+
+from lumina.cli.exits import Exit
+
+
+class CliProblem(Exception):
+    """Base of all problems that end a command with one sentence."""
+
+    code: Exit = Exit.FAILED
+
+
+class UsageProblem(CliProblem):
+    """The call is wrong."""
+
+    code = Exit.USAGE
+
+
+class SystemProblem(CliProblem):
+    """Something that the command needs is missing or broken."""
+
+
+class Refused(CliProblem):
+    """A constraint says no."""
+
+    code = Exit.REFUSED
+
+
+class Damaged(CliProblem):
+    """The log can't be trusted."""
+
+    code = Exit.DAMAGED
