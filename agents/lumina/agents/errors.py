@@ -1,8 +1,10 @@
 """What stops an agent.
 
 AgentError
-└── Diverged   the log holds another decision than this code makes: another version wrote it, or a defect did; the
-               agent writes nothing more. `lumina verify` shows the run, the version that wrote it can go on.
+├── SpecialistInvalid   a specialist's file can't be used; its `problems` name each field; mend the file
+└── Diverged            the log holds another decision than this code makes: another version wrote it, or a defect
+                        did; the agent writes nothing more. `lumina verify` shows the run, the version that wrote it
+                        can go on.
 """
 
 from lumina.events.base import Event
@@ -12,6 +14,20 @@ from lumina.events.record import Recorded
 
 class AgentError(Exception):
     """Base of all errors of agents."""
+
+
+class SpecialistInvalid(AgentError):
+    """A specialist's file can't be used.
+
+    Attributes:
+        name: Which one.
+        problems: All that is wrong, each with the path of the field.
+    """
+
+    def __init__(self, name: str, *, problems: tuple[str, ...]) -> None:
+        super().__init__(f"specialist {name!r}: {'; '.join(problems)}")
+        self.name = name
+        self.problems = problems
 
 
 class Diverged(AgentError):
