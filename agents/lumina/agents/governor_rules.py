@@ -226,7 +226,7 @@ def _grant(state: State, node: NodeAnnounced) -> Answer | None:
 
 
 def _slots(held: Instance, offer: ModelOffer) -> int:
-    """Return how many calls an instance takes: one until an outcome showed it loaded, so that loads are single-flight."""
+    """Return how many calls an instance takes: only one until it is known to be loaded (single-flight loads)."""
     return offer.slots if held.loaded else 1
 
 
