@@ -152,8 +152,8 @@ def demo_requests(host: str) -> tuple[DemoRequest, ...]:
             title="A character in four layers (Pillow)",
             request=(
                 "Generate a Python script using Pillow to layer 'base_character.png', 'green_tunic.png' "
-                "(at coordinates 32,62), 'leather_boots.png' (at 46,138), and 'surprised_face.png' (at 53,28). Ensure all "
-                "layers are transparent PNGs and composite them correctly. Save the output as "
+                "(at coordinates 32,62), 'leather_boots.png' (at 46,138), and 'surprised_face.png' (at 53,28). "
+                "Ensure all layers are transparent PNGs and composite them correctly. Save the output as "
                 "'generated_character.png'."
             ),
             files=draw_layers(),
