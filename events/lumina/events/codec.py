@@ -32,5 +32,5 @@ def decode(body: bytes, *, event_type: str) -> Event:
         raise UnknownEvent(f"event type {event_type!r} is unknown to this version of Lumina; upgrade to read it")
     try:
         return _decoder(event_type).decode(body)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidEvent(f"{event_type}: {error}") from error
