@@ -26,7 +26,8 @@ NODE_WAIT_MS: Final = 60_000
 """How long a request waits for the first announcement of a node."""
 LEASE_GRACE_MS: Final = 60_000
 """What a lease lasts beyond the call's own limit: a specialist that died is started again, and the call repeated."""
-LOAD_ALLOWANCE_MS: Final = 180_000
+LOAD_ALLOWANCE_MS: Final = 600_000
+"""At least what a load may take (`LOAD_S_MAX` in models/llama_pool.py)."""
 LOAD_START_MS: Final = 150
 LOAD_BYTES_PER_MS: Final = 1_200_000
 """A load that was never measured takes 0.15 s and one second per 1.2 GB (models.md section 4.3)."""

@@ -6,8 +6,11 @@ ModelError
 ├── ModelGarbage      something answers, but not as a model server does: check the URL; the message shows what came
 ├── ContextExceeded   prompt and reserve are longer than the served context: shorten the prompt, don't repeat it
 ├── CorruptModel      the file is truncated or not a GGUF that llama.cpp can run: download it again
+├── BadConfiguration  `node.toml` is wrong: correct what the message lists, all of it at once
 └── UnknownModel      no model of that name is configured here: the message lists those that are
 """
+
+from pathlib import Path
 
 
 class ModelError(Exception):
@@ -32,6 +35,18 @@ class ContextExceeded(ModelError):
 
 class CorruptModel(ModelError):
     """The model file can't be used. The message has its path and what to do."""
+
+
+class BadConfiguration(ModelError):
+    """The node's configuration can't be used.
+
+    Attributes:
+        problems: Each begins with the path of the field, for instance `models[1].url`.
+    """
+
+    def __init__(self, file: Path, problems: tuple[str, ...]) -> None:
+        super().__init__(f"{file} can't be used:\n" + "\n".join(f"  {problem}" for problem in problems))
+        self.problems = problems
 
 
 class UnknownModel(ModelError):
