@@ -32,11 +32,11 @@ REPACKED: Final = frozenset({"Q4_0", "Q4_K", "IQ4_NL"})
 
 @dataclass(frozen=True, kw_only=True)
 class Serving:
-    """How a model is going to be served: as in `LlamaSpec`, and that decides what it takes."""
+    """How a model is going to be served, as far as that decides what it takes: as in `LlamaSpec`."""
 
     context: int
-    ubatch: int = 64
-    mmap: bool = False
+    ubatch: int
+    mmap: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,6 +42,8 @@ from lumina.models.node_words import bytes_of, key_problem, url_problem
 DEMO_MODEL: Final = "lumina-demo"
 DEMO_FILE: Final = Path(__file__).parent / "demo" / "demo.gguf"
 CONTEXT_DEFAULT: Final = 4096
+UBATCH: Final = 64
+"""Tokens per compute graph: with a vocabulary of 152,000, 512 would take 300 MB for logits alone."""
 CONFIGURATION_BYTES_MAX: Final = 2**20
 
 _Slots = Annotated[int, Meta(ge=1, le=64)]
@@ -226,6 +228,7 @@ def spec_of(model: ModelConfig) -> LlamaSpec:
         context=_context(model, _header(model.path)),
         threads=model.threads,
         gpu_layers=model.gpu_layers,
+        ubatch=UBATCH,
         mmap=False,
     )
 
@@ -251,7 +254,7 @@ def _offer(model: ModelConfig) -> ModelOffer:
     return ModelOffer(
         model=model.id,
         backend=Backend.LLAMA_CPP,
-        bytes_estimated=estimate(header, Serving(context=context, ubatch=LlamaSpec.ubatch)).total,
+        bytes_estimated=estimate(header, Serving(context=context, ubatch=UBATCH, mmap=False)).total,
         context=context,
         instances_max=model.instances_max,
         plans=model.plans,
@@ -326,7 +329,7 @@ def _model_problems(model: ModelConfig, *, environ: Mapping[str, str]) -> list[s
 
 
 def _given(model: ModelConfig, field: str) -> bool:
-    return getattr(model, field) != getattr(_PLAIN, field)
+    return bool(getattr(model, field) != getattr(_PLAIN, field))
 
 
 _PLAIN: Final = ModelConfig(id="plain")
@@ -342,7 +345,7 @@ def _file_problems(model: ModelConfig) -> list[str]:
         parts = header.values.get("split.count", 1)
         if isinstance(parts, int) and parts > 1:
             return [f"path: {path} is one part of several; merge them with llama-gguf-split --merge"]
-        estimate(header, Serving(context=_context(model, header)))
+        estimate(header, Serving(context=_context(model, header), ubatch=UBATCH, mmap=False))
     except CorruptModel as error:
         return [f"path: {error}"]
     except FileNotFoundError:
