@@ -18,7 +18,8 @@ class Endpoint:
     seed: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        assert self.name and not set(self.name) & set(".*> \t\r\n"), f"{self.name!r} is not a subject token"
+        assert self.name, "a connection needs a name"
+        assert not set(self.name) & set(".*> \t\r\n"), f"{self.name!r} is not a subject token"
 
     @property
     def inbox_prefix(self) -> str:

@@ -7,6 +7,10 @@ BusError
 ├── PayloadTooLarge  the record is over the server's limit: put its large part into a blob
 ├── BlobMissing      a blob that an event names is not there, or is not what its digest says
 ├── BlobsFull        no room for a blob: nothing was stored
+├── Forbidden        these credentials may not say or read that: a bug in the agent, or the wrong endpoint
+├── CheckpointFailed the checkpoint file can't be read or written; the record is in the log: make room, go on
+├── TopologyRefused  the server's streams would allow loss, or there is no JetStream: change the setting it names
+├── CredentialsMissing  no usable key for a role in this data folder: the message says how to get one
 └── ServerFailed     the embedded NATS server could not be started: the message says why and what to do
 """
 
@@ -37,8 +41,24 @@ class BlobsFull(BusError):
     """The blob store is full. Nothing was stored."""
 
 
+class Forbidden(BusError):
+    """The server refused a subject to these credentials, or the credentials themselves. Trying again is useless."""
+
+
+class CheckpointFailed(BusError):
+    """The checkpoint file can't be read or written. The log is not affected; an append under way has landed."""
+
+
+class TopologyRefused(BusError):
+    """The server can't keep the log as it must be kept. Nothing was changed; the message names the setting."""
+
+
+class CredentialsMissing(BusError):
+    """A role has no usable key in this data folder."""
+
+
 class ServerFailed(BusError):
-    """The embedded server did not start."""
+    """The embedded server did not start, or runs already."""
 
 
 class LogDamaged(BusError):

@@ -98,6 +98,28 @@ def live_subject(stream: StreamId, *, agent: str, what: str) -> str:
     return f"{LIVE_PREFIX}.{stream}.{agent}.{what}"
 
 
+def live_filter(stream: StreamId) -> str:
+    """Return the filter for all unlogged progress of one run."""
+    return f"{LIVE_PREFIX}.{stream}.>"
+
+
+def live_agent(subject: str) -> str:
+    """Return who speaks on a subject of `live_subject`."""
+    return subject.split(".")[3]
+
+
+def subject_matches(subject: str, *, pattern: str) -> bool:
+    """Return whether the NATS `pattern` (`*` one token, `>` all the rest) matches `subject`."""
+    tokens = subject.split(".")
+    wanted = pattern.split(".")
+    for number, want in enumerate(wanted):
+        if want == ">":
+            return len(tokens) > number
+        if number >= len(tokens) or want not in {"*", tokens[number]}:
+            return False
+    return len(wanted) == len(tokens)
+
+
 def _category_and_name(kind: type[Event]) -> tuple[str, str]:
     category, name, version = type_of(kind).split(".")
     return category, f"{name}-{version}"

@@ -1,0 +1,125 @@
+"""What every reader checks, so that damage is never read over: contiguity of the log, and the writers' chains.
+
+A JetStream file store skips what it can't read, and after a lost tail gives out the same sequences again. Neither is
+reported by the server, so it is looked for here. Pure.
+"""
+
+from collections.abc import Sequence
+from typing import Final, TypeVar
+
+from lumina.bus.errors import LogDamaged
+from lumina.bus.subjects import Filter, subject_matches
+from lumina.events.base import Event
+from lumina.events.ids import StreamId
+from lumina.events.record import NO_DIGEST, Head, Recorded
+
+CHAINS_MAX: Final = 100_000
+
+T = TypeVar("T")
+
+
+class Scope:
+    """Which records a reader wants, and the one filter that covers them.
+
+    Several filters are read through the narrowest single filter that covers all, and sorted out here: one pass in the
+    one order. Where that filter is the whole log, its contiguity is checked as well.
+    """
+
+    def __init__(self, filters: Sequence[Filter]) -> None:
+        assert filters, "a reader wants something"
+        self.cover = Filter(
+            stream=_common([each.stream for each in filters]),
+            agent=_common([each.agent for each in filters]),
+            event=_common([each.event for each in filters]),
+        )
+        self.everything = self.cover == Filter()
+        self._filters = tuple(filters)
+        self._patterns = [each.subject() for each in filters]
+        self._matches_all = any(each == self.cover for each in filters)
+
+    def covers_chain_of(self, recorded: Recorded[Event]) -> bool:
+        """Whether everything that its writer wrote in its stream is read."""
+        return any(
+            each.event is None and each.stream in {None, recorded.stream} and each.agent in {None, recorded.agent}
+            for each in self._filters
+        )
+
+    def wants(self, subject: str) -> bool:
+        """Whether a record on `subject`, which the cover matches, is one of those asked for."""
+        if self._matches_all:
+            return True
+        return any(subject_matches(subject, pattern=pattern) for pattern in self._patterns)
+
+
+class Continuity:
+    """Follows a reader's records in order and says where the log can't be trusted."""
+
+    def __init__(self, scope: Scope, *, after: int) -> None:
+        self._scope = scope
+        self._seq = after
+        self._from_start = after == 0
+        self._heads: dict[tuple[StreamId, str], Head] = {}
+
+    def expect(self, seq: int) -> None:
+        """Check that a record at `seq`, wanted or not, may be the next one.
+
+        Raises:
+            LogDamaged: A record before it is missing, or the order is broken.
+        """
+        if seq <= self._seq:
+            raise LogDamaged(f"it came after record {self._seq}", seq=seq)
+        if self._scope.everything and seq != self._seq + 1:
+            raise LogDamaged(f"it is missing; the next one is {seq}", seq=self._seq + 1)
+        self._seq = seq
+
+    def check(self, recorded: Recorded[Event]) -> None:
+        """Check that a wanted record continues its chain.
+
+        Raises:
+            LogDamaged: It does not follow the record of the same writer that was read before it.
+        """
+        if not self._scope.covers_chain_of(recorded):
+            return
+        key = (recorded.stream, recorded.agent)
+        head = self._heads.pop(key, None)
+        if head is None and self._from_start:
+            head = Head()
+        if head is not None:
+            check_link(recorded, after=head)
+        self._heads[key] = Head(seq=recorded.seq, position=recorded.position, digest=recorded.digest)
+        if len(self._heads) > CHAINS_MAX:
+            # The chain that was quiet for longest is forgotten; if it goes on, it is taken up where it is.
+            del self._heads[next(iter(self._heads))]
+            self._from_start = False
+
+    def end(self, last_seq: int) -> None:
+        """Check that nothing up to `last_seq` is missing at the end.
+
+        Raises:
+            LogDamaged: The log says that it has more records than it gave.
+        """
+        if self._scope.everything and self._seq < last_seq:
+            raise LogDamaged(f"the log ends before it, but says that it has {last_seq:,} records", seq=self._seq + 1)
+
+
+def check_link(recorded: Recorded[Event], *, after: Head) -> None:
+    """Check that `recorded` is the successor of `after`.
+
+    Raises:
+        LogDamaged: It is not.
+    """
+    if recorded.position == after.position + 1 and recorded.previous == after.digest:
+        return
+    where = f"chain of {recorded.agent} in {recorded.stream}"
+    if recorded.position != after.position + 1:
+        reason = f"{where}: position {recorded.position} follows {after.position}"
+    elif recorded.position == 1:
+        reason = f"{where}: its first record names a predecessor"
+        assert after.digest == NO_DIGEST, "an empty chain has no digest"
+    else:
+        reason = f"{where}: it does not carry the digest of the record before it ({after.seq})"
+    raise LogDamaged(reason, seq=recorded.seq, stream=recorded.stream)
+
+
+def _common(values: list[T | None]) -> T | None:
+    return values[0] if len(set(values)) == 1 else None
