@@ -1,0 +1,1 @@
+"""The demo model: a tiny neural template-filler, its corpus and its file."""

@@ -1,5 +1,7 @@
 """Requests for the lines of a character in a game, answered by a Python function."""
 
+# ruff: noqa: E501, SIM905 - wordings and word lists read better in long lines
+
 from random import Random
 from typing import Final
 
@@ -113,9 +115,7 @@ def _name(rng: Random) -> str:
     return words.snake(rng, verbs=_VERBS)
 
 
-def _body(
-    rng: Random, *, pairs: list[tuple[str, str]], default: str | None, held: bool
-) -> tuple[str, str]:
+def _body(rng: Random, *, pairs: list[tuple[str, str]], default: str | None, held: bool) -> tuple[str, str]:
     """Return the request as a template and a text that stands for its combination."""
     frame = rng.choice(_HELD_PAIRS if held else _PAIRS)
     thing = phrasing.pick(rng, _THINGS).replace("{named}", rng.choice(_NAMED))
@@ -140,7 +140,9 @@ def _body(
         body += " " + last
     body = body.replace(".'.", ".'") if rng.random() < 0.5 else body
     if rng.random() < 0.1 and "{name}" not in body:
-        body += rng.choice((" Call it {name}.", " The function is called {name}.", " Name: {name}.", " Name the function {name}."))
+        body += rng.choice(
+            (" Call it {name}.", " The function is called {name}.", " Name: {name}.", " Name the function {name}.")
+        )
     return body, "|".join(say for say, _ in pairs)
 
 

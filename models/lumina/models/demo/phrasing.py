@@ -13,8 +13,11 @@ from typing import Final
 _CHOICE: Final = re.compile(r"\[([^\[\]]*)\]")
 _SLOT: Final = re.compile(r"\{(\w+)\}")
 _SPACES: Final = re.compile(r" {2,}")
+_GAPS: Final = re.compile(r" +([.,;:])")
 
-_IMPERATIVES: Final = "[Write|Write|Create|Create|Make|Generate|Generate|Build|Implement|Code|Produce|Write me|Make me|Give me|Create]"
+_IMPERATIVES: Final = (
+    "[Write|Write|Create|Create|Make|Generate|Generate|Build|Implement|Code|Produce|Write me|Make me|Give me|Create]"
+)
 _ASKS: Final = (
     _IMPERATIVES + " {thing}",
     _IMPERATIVES + " {thing}",
@@ -61,7 +64,7 @@ def pick(rng: Random, frames: Sequence[str]) -> str:
 
 def roughen(rng: Random, template: str) -> str:
     """Return `template` as typed in a hurry or in a letter: case, greeting, full stop."""
-    template = template.strip()
+    template = _GAPS.sub(r"\1", template.strip())
     if rng.random() < 0.08:
         template = rng.choice(_GREETINGS) + _lower_first(template)
     elif rng.random() < 0.3:

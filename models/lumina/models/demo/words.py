@@ -4,6 +4,8 @@ About two fifths of all words are made up, so that copying is the only way to
 get a name right.
 """
 
+# ruff: noqa: SIM905 - wordings and word lists read better in long lines
+
 import hashlib
 from random import Random
 from typing import Final
@@ -127,9 +129,7 @@ def decimal(value: float) -> str:
 def sentence(rng: Random, *, words_max: int = 10) -> str:
     """Return something a character might say: capitalised, with or without an end mark."""
     count = min(words_max, rng.choice((1, 2, 3, 3, 4, 4, 5, 5, 6, 7, 8, 9, 10)))
-    parts = [
-        rng.choice(TALK) if rng.random() < 0.55 else word(rng, made_up=0.25) for _ in range(count)
-    ]
+    parts = [rng.choice(TALK) if rng.random() < 0.55 else word(rng, made_up=0.25) for _ in range(count)]
     if count > 2 and rng.random() < 0.3:
         at = rng.randrange(count - 1)
         parts[at] += ","
