@@ -96,16 +96,21 @@ class LogServer:
         self.end(how)
         self.start()
 
+    async def _wait_for_port(self) -> None:
+        while True:
+            try:
+                await (await anyio.connect_tcp("127.0.0.1", self.port)).aclose()
+            except OSError:
+                await anyio.sleep(0.02)
+            else:
+                return
+
     @asynccontextmanager
     async def admin(self) -> AsyncIterator[JetStreamContext]:
         """Connect with the client library's own API."""
         with anyio.fail_after(START_S_MAX):
-            while True:
-                try:
-                    client = await nats.connect(self.url, allow_reconnect=False, error_cb=_quiet)
-                    break
-                except (OSError, nats.errors.Error):
-                    await anyio.sleep(0.02)
+            await self._wait_for_port()
+            client = await nats.connect(self.url)
         try:
             yield client.jetstream()
         finally:
@@ -158,13 +163,9 @@ class LogServer:
             yield transport
 
 
-async def _quiet(_error: Exception) -> None:
-    pass
-
-
 @pytest.fixture
 def log_server(tmp_path: Path) -> Iterator[LogServer]:
-    """A running server without streams."""
+    """Yield a running server without streams."""
     server = LogServer(tmp_path)
     server.start()
     yield server

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from lumina.bus.errors import LogDamaged, PayloadTooLarge
+from lumina.bus.log import EventLog
 from lumina.bus.subjects import Filter
 from lumina.events.base import Event
 from lumina.events.ids import EventId, StreamId, root_event_id
@@ -127,9 +128,8 @@ async def test_competitors_for_one_slot_fill_it_once(under_test) -> None:
     other = await under_test.another()
     results: list[Recorded[Event]] = []
 
-    async def write(log: object) -> None:
-        for number in range(10):
-            results.append(await log.append(draft(number)))  # type: ignore[attr-defined]
+    async def write(log: EventLog) -> None:
+        results.extend([await log.append(draft(number)) for number in range(10)])
 
     async with anyio.create_task_group() as group:
         for log in (under_test.log, other, under_test.log):
@@ -224,10 +224,11 @@ async def test_a_follower_that_is_cancelled_loses_nothing(under_test) -> None:
     seen: list[int] = []
 
     async def follow() -> None:
+        nonlocal seen
         after = seen[-1] if seen else 0
         async with aclosing(under_test.log.follow(after=after)) as source:
             async for recorded in source:
-                seen.append(recorded.seq)
+                seen += [recorded.seq]  # Not a comprehension: what was seen before the cancellation counts.
 
     for number in range(6):
         async with anyio.create_task_group() as group:
