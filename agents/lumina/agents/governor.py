@@ -30,7 +30,7 @@ class Governor:
 
     def __init__(self, node: StreamId = LOCAL) -> None:
         self.node = node
-        self.inputs = (
+        self.inputs: tuple[Filter, ...] = (
             Filter(event=NodeAnnounced, stream=node),
             Filter(event=ModelUnloaded, stream=node),
             Filter(event=TimerElapsed, stream=node),
