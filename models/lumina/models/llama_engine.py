@@ -114,7 +114,8 @@ class LlamaEngine:
         """Forget all that was read."""
         self._llama.reset()
         self._prompt_tokens = 0
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._llama.ctx), True)
+        memory: Any = llama_cpp.llama_get_memory(self._llama.ctx)
+        llama_cpp.llama_memory_clear(memory, True)
 
     def close(self) -> None:
         """Free the model."""
