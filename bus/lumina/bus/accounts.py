@@ -26,6 +26,8 @@ LOG_ACCOUNT: Final = "LUMINA"
 CONSUMERS_ACCOUNT: Final = "LUMINA_CONSUMERS"
 SYSTEM_ACCOUNT: Final = "SYS"
 
+AGENTS_API: Final = "lumina.api"
+"""What the agents' accounts call the API of the log's account."""
 MIRROR_API: Final = "lumina.mirror.api"
 """What the mirrors call the API of the log's account."""
 MIRROR_DELIVER: Final = "lumina.mirror.deliver"
@@ -47,12 +49,12 @@ def accounts(keys: Mapping[str, str]) -> dict[str, Any]:
     }
     for role, permissions in agents.items():
         block[account_of(role)] = {
-            "users": [_user(keys[role], publish=permissions.publish, subscribe=permissions.subscribe)],
-            "exports": [{"stream": live_of(role)}],
-            "imports": [
-                *({"service": {"account": LOG_ACCOUNT, "subject": each}} for each in _services(permissions)),
-                *_heard(but=role),
+            "users": [
+                _user(keys[role], publish=tuple(map(_local, permissions.publish)), subscribe=permissions.subscribe)
             ],
+            "exports": [{"stream": live_of(role)}],
+            "imports": [*map(_import, _services(permissions)), *_heard(but=role)],
+            "mappings": {each: _local(each) for each in _services(permissions) if _local(each) != each},
         }
     return block
 
@@ -66,6 +68,19 @@ def _user(key: str, *, publish: tuple[str, ...], subscribe: tuple[str, ...]) -> 
             "allow_responses": False,
         },
     }
+
+
+def _import(subject: str) -> dict[str, Any]:
+    return {"service": {"account": LOG_ACCOUNT, "subject": subject}, "to": _local(subject)}
+
+
+def _local(subject: str) -> str:
+    """Return what an imported service is called inside an agent's account.
+
+    The server answers `$JS.API.>` itself in every account ("JetStream not enabled for account"), so that a request for
+    the log's state would be answered twice. What clients ask is mapped to a name that only the log's account answers.
+    """
+    return subject.replace(f"{JS_API}.STREAM.INFO.", f"{AGENTS_API}.STREAM.INFO.")
 
 
 def _services(permissions: Permissions) -> tuple[str, ...]:

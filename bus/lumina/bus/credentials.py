@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import nkeys
 
@@ -100,10 +100,10 @@ def public_key(path: Path) -> str:
     """
     try:
         pair = nkeys.from_seed(bytearray(path.read_bytes().strip()))
-        public: bytes = pair.public_key
+        public: Any = pair.public_key  # bytes, whatever its type hints say
     except (nkeys.NkeysError, ValueError) as error:
         raise CredentialsMissing(f"{path} does not hold an nkey seed: delete it, and a new one is made") from error
-    return public.decode()
+    return str(public, "ascii")
 
 
 def write_private(path: Path, *, content: bytes) -> None:

@@ -26,16 +26,11 @@ from lumina.bus.subjects import (
     stream_facts_subject,
 )
 from lumina.bus.workers import WORKER_ROLES
-from lumina.events.catalogue import WRITERS
-from lumina.events.timer import TimerElapsed
+from lumina.events.catalogue import SPOKEN_BY, WRITERS
 
 AgentRole = Literal["client", "orchestrator", "governor", "specialist", "validator", "sandbox"]
 
 AGENT_ROLES: Final[tuple[AgentRole, ...]] = get_args(AgentRole)
-KEEPERS: Final[frozenset[str]] = frozenset({"orchestrator", "governor"})
-"""Who holds state, and therefore hears the clock: they write their own timers' `timer.elapsed` as `clock`."""
-CLOCK: Final = "clock"
-
 CONSUMER_PREFIX: Final = "consumer-"
 """Names of external, read-only consumers begin so."""
 
@@ -95,10 +90,13 @@ def permissions_of(role: AgentRole) -> Permissions:
 
 
 def written_by(role: AgentRole) -> tuple[str, ...]:
-    """Return the log subjects, over all streams, of the events that the catalogue lets `role` write."""
-    own = [Filter(agent=role, event=event).subject() for event, writers in WRITERS.items() if role in writers]
-    if role in KEEPERS:
-        own.append(Filter(agent=CLOCK, event=TimerElapsed).subject())
+    """Return the log subjects, over all streams, of the events that the catalogue lets `role` write or speak."""
+    own = (
+        Filter(agent=writer, event=event).subject()
+        for event, writers in WRITERS.items()
+        for writer in writers
+        if role in SPOKEN_BY.get(writer, (writer,))
+    )
     return tuple(sorted(own))
 
 
