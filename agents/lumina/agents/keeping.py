@@ -15,7 +15,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from lumina.agents.errors import Diverged
 from lumina.agents.law import Decider
 from lumina.agents.ports import Deadline, Keeper
-from lumina.bus.errors import LogFull, LogUnavailable
+from lumina.bus.errors import CheckpointFailed, LogFull, LogUnavailable
 from lumina.bus.log import EventLog
 from lumina.bus.subjects import Filter
 from lumina.events.base import Event
@@ -135,7 +135,7 @@ class KeeperRunner:
         while True:
             try:
                 return await self._events.append(draft)
-            except (LogUnavailable, LogFull) as error:
+            except (LogUnavailable, LogFull, CheckpointFailed) as error:
                 log.warning("keeper.waiting", agent=self._keeper_name, reason=str(error), retry_s=RETRY_S)
                 await anyio.sleep(RETRY_S)
 

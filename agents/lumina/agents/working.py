@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from lumina.agents.ports import Progress, Raw, Recording, Worker
-from lumina.bus.errors import BlobMissing, BlobsFull, LogFull, LogUnavailable
+from lumina.bus.errors import BlobMissing, BlobsFull, CheckpointFailed, LogFull, LogUnavailable
 from lumina.bus.log import Blobs, Delivery, EventLog, Live
 from lumina.bus.subjects import Filter, live_subject
 from lumina.bus.workers import HEARTBEAT_S
@@ -129,7 +129,7 @@ class WorkerRunner:
         while True:
             try:
                 await self._record(request, effect=effect, raw=raw, blobs=blobs)
-            except (LogUnavailable, LogFull, BlobsFull) as error:
+            except (LogUnavailable, LogFull, BlobsFull, CheckpointFailed) as error:
                 log.warning("worker.waiting", agent=self._worker.name, run=request.stream, reason=str(error))
                 await progress("waiting", reason=str(error))
                 await anyio.sleep(RETRY_DELAY_S)

@@ -36,3 +36,15 @@ class Damaged(CliProblem):
     """The log can't be trusted."""
 
     code = Exit.DAMAGED
+
+
+def first_leaf(error: BaseException) -> BaseException:
+    """Return the first single exception inside nested exception groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def one_sentence(error: BaseException) -> str:
+    """Return what went wrong, without the groups around it."""
+    return str(first_leaf(error))

@@ -1,7 +1,9 @@
 """Where Lumina keeps things: one folder, and what lies where in it."""
 
 import os
+import tempfile
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 
@@ -25,6 +27,12 @@ class Home:
         return self.root / "specialists"
 
     @property
+    def runtime(self) -> Path:
+        """Where model processes have their sockets: a short path, as a socket's may have 107 bytes at most."""
+        name = sha256(str(self.root).encode()).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"lumina-{os.getuid()}-{name}"
+
+    @property
     def logs(self) -> Path:
         """What each agent process says, one file each."""
         return self.root / "logs"
@@ -33,6 +41,11 @@ class Home:
     def system_file(self) -> Path:
         """What the running supervisor has under it."""
         return self.root / "system.json"
+
+    @property
+    def joined_file(self) -> Path:
+        """Locked (shared) by every command that uses a system which another one started."""
+        return self.root / "joined.lock"
 
     @property
     def checkpoints(self) -> Path:

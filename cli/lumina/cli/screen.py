@@ -4,11 +4,14 @@ The state is a fold of records and live progress; `rich` draws it. Nothing here 
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
 from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
@@ -57,7 +60,22 @@ class Screen:
         self.attempt = ""
         self._quiet = quiet
         self._started = time.monotonic()
+        self._live: Live | None = None
         self._spinner = Spinner("dots", style="cyan")
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Keep it on the terminal for the time of the block, or until `hide`; elsewhere only lasting lines appear."""
+        if self._quiet or not self.console.is_terminal:
+            yield
+            return
+        with Live(self, console=self.console, refresh_per_second=12, transient=True) as self._live:
+            yield
+
+    def hide(self) -> None:
+        """Take it off the terminal before the result is printed."""
+        if self._live is not None:
+            self._live.stop()
 
     def starting(self, words: str) -> None:
         """Show what is going on before the first record."""

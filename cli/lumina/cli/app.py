@@ -1,0 +1,88 @@
+"""The typer application and what all commands share: the data folder, output, and one sentence per problem."""
+
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import anyio
+import typer
+from rich.console import Console
+
+from lumina.agents.errors import AgentError
+from lumina.bus.errors import BusError, LogDamaged
+from lumina.cli.errors import CliProblem, first_leaf
+from lumina.cli.exits import Exit
+from lumina.cli.home import Home, find_home
+from lumina.events.errors import EventError
+from lumina.models.errors import ModelError
+from lumina.projections.errors import NoSuchRun, ProjectionError
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    name="lumina",
+    help="Turns a request in words into validated, executed code written by small local language models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+HomeOption = Annotated[
+    Path | None, typer.Option("--home", help="Data folder (default: $LUMINA_HOME or ~/.local/share/lumina).")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON on standard output, for programs.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Run id, or enough of its beginning.")]
+
+
+def out() -> Console:
+    """Return the console for results."""
+    return Console(no_color=_no_color(), highlight=False)
+
+
+def err() -> Console:
+    """Return the console for progress and problems."""
+    return Console(stderr=True, no_color=_no_color(), highlight=False)
+
+
+def _no_color() -> bool | None:
+    return True if os.environ.get("NO_COLOR") else None
+
+
+def work(job: Callable[[Home], Awaitable[T]], *, home: Path | None) -> T:
+    """Run an async command on a data folder; a problem ends it with one sentence and its exit code."""
+    try:
+        return anyio.run(job, find_home(home))
+    except KeyboardInterrupt:
+        raise typer.Exit(Exit.INTERRUPTED) from None
+    except BaseException as error:
+        leaf = first_leaf(error)
+        if isinstance(leaf, KeyboardInterrupt):
+            raise typer.Exit(Exit.INTERRUPTED) from None
+        code = code_of(leaf)
+        if code is None:
+            raise
+        err().print(f"lumina: {leaf}", style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(code) from error
+
+
+def code_of(error: BaseException) -> Exit | None:
+    """Return the exit code of an expected problem, None for a defect, which keeps its traceback."""
+    match error:
+        case CliProblem():
+            return error.code
+        case LogDamaged():
+            return Exit.DAMAGED
+        case NoSuchRun():
+            return Exit.USAGE
+        case BusError() | AgentError() | EventError() | ModelError() | ProjectionError():
+            return Exit.FAILED
+        case _:
+            return None
+
+
+def print_json(line: bytes) -> None:
+    """Write one line of JSON to standard output, at once."""
+    sys.stdout.buffer.write(line + b"\n")
+    sys.stdout.buffer.flush()

@@ -1,0 +1,92 @@
+"""The five agents, each put together from its core and its parts: the only place that knows them all."""
+
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import anyio
+
+from lumina.agents.governor import Governor
+from lumina.agents.keeping import KeeperRunner
+from lumina.agents.orchestrator import Orchestrator
+from lumina.agents.sandbox import Sandbox
+from lumina.agents.specialist_calls import specialist
+from lumina.agents.validator import Validator
+from lumina.agents.working import WorkerRunner
+from lumina.bus.log import Blobs, EventLog, Live
+from lumina.cli.following import now_ms
+from lumina.cli.home import Home
+from lumina.events.ids import StreamId, root_event_id
+from lumina.events.record import Draft
+from lumina.models.node import NodeConfig, announcement, load_config
+from lumina.models.registry import NodeModels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What every agent is given."""
+
+    events: EventLog
+    blobs: Blobs
+    live: Live
+    home: Home
+    node_file: Path
+
+    def config(self) -> NodeConfig:
+        """Return the node's configuration. Raises BadConfiguration with all that is wrong with it."""
+        return load_config(self.node_file, environ=os.environ)
+
+
+async def _orchestrate(given: Surroundings) -> None:
+    await KeeperRunner(Orchestrator(), events=given.events, now_ms=now_ms).run()
+
+
+async def _govern(given: Surroundings) -> None:
+    """Announce this node as soon as the past is decided again, then keep its memory."""
+    config = given.config()
+    announced = announcement(config)
+    node = StreamId(config.name)
+    recovered = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        runner = KeeperRunner(Governor(node=node), events=given.events, now_ms=now_ms)
+        tasks.start_soon(lambda: runner.run(started=recovered))
+        await recovered.wait()
+        time_ms = now_ms()
+        await given.events.append(
+            Draft(
+                event=announced,
+                id=root_event_id(node, name=f"node.announced/{time_ms}/{os.getpid()}"),
+                stream=node,
+                agent="node",
+                time_ms=time_ms,
+                causation=None,
+            )
+        )
+
+
+async def _specialise(given: Surroundings) -> None:
+    models = NodeModels(given.config(), folder=given.home.runtime, environ=os.environ)
+    try:
+        await WorkerRunner(specialist(models), events=given.events, blobs=given.blobs, live=given.live).run()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await models.aclose()
+
+
+async def _validate(given: Surroundings) -> None:
+    await WorkerRunner(Validator(), events=given.events, blobs=given.blobs, live=given.live).run()
+
+
+async def _execute(given: Surroundings) -> None:
+    await WorkerRunner(Sandbox(), events=given.events, blobs=given.blobs, live=given.live).run()
+
+
+ROLES: Final[dict[str, Callable[[Surroundings], Awaitable[None]]]] = {
+    "orchestrator": _orchestrate,
+    "governor": _govern,
+    "specialist": _specialise,
+    "validator": _validate,
+    "sandbox": _execute,
+}
