@@ -2,6 +2,7 @@
 
 AgentError
 ├── SpecialistInvalid   a specialist's file can't be used; its `problems` name each field; mend the file
+├── ToolBroken          a validation tool itself did not work: nothing is known about the code, never a pass
 └── Diverged            the log holds another decision than this code makes: another version wrote it, or a defect
                         did; the agent writes nothing more. `lumina verify` shows the run, the version that wrote it
                         can go on.
@@ -28,6 +29,10 @@ class SpecialistInvalid(AgentError):
         super().__init__(f"specialist {name!r}: {'; '.join(problems)}")
         self.name = name
         self.problems = problems
+
+
+class ToolBroken(AgentError):
+    """A validation tool did not work. The message says which and why; the outcome is an ERROR, not a verdict."""
 
 
 class Diverged(AgentError):

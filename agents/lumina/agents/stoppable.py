@@ -1,0 +1,26 @@
+"""Runs blocking work in a thread that ends when its task is cancelled, so that nothing is left running."""
+
+from collections.abc import Callable
+from threading import Event as Flag
+from typing import TypeVar
+
+import anyio
+
+T = TypeVar("T")
+
+
+async def run_stoppable(work: Callable[[Flag], T]) -> T:
+    """Return what `work` returns. When the task is cancelled, its flag is set and the thread is waited for."""
+    stop = Flag()
+
+    async def watch() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            stop.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        result = await anyio.to_thread.run_sync(work, stop)
+        tasks.cancel_scope.cancel()
+    return result
