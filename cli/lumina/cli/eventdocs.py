@@ -13,10 +13,11 @@ import msgspec
 
 from lumina.agents.governor import Governor
 from lumina.agents.orchestrator import RUN_PREFIX, Orchestrator
-from lumina.bus.subjects import TAIL_ALL, Filter, live_subject, subject_matches
+from lumina.bus.subjects import LOG_STREAM, TAIL_ALL, Filter, live_subject, subject_matches
 from lumina.bus.workers import WORKER_ROLES
 from lumina.events.base import Event, category_of, type_of
 from lumina.events.catalogue import CATEGORIES, EVENT_TYPES, SPOKEN_BY, WRITERS
+from lumina.events.generation import GenerationFinished
 from lumina.events.ids import StreamId
 from lumina.events.schema import schema_of
 from lumina.projections import attempts, queue, residency, runs
@@ -29,6 +30,7 @@ _SEEN: Final = {
     "attempts": get_args(attempts.Seen),
     "residency": get_args(residency.Seen),
     "queue": get_args(queue.Seen),
+    "throughput": (GenerationFinished,),
 }
 _STREAMS: Final = {"node": (NODE,), "timer": (RUN, NODE)}
 
@@ -47,8 +49,8 @@ A stored type keeps its meaning for ever: a new field has a default, anything el
     {tail}
     {live}
 
-`<stream>` is a run (`{run}…`) or a node. The log is the JetStream stream's first line; every record is republished on
-the second as it lands, which is a hint, not a record; the third is unlogged progress, from which nothing is decided.
+`<stream>` is a run (`{run}…`) or a node. On the first stands the log, JetStream stream `{name}`. On the second every
+record is announced as it lands: a hint, not a record. The third is unlogged progress, from which nothing is decided.
 An external consumer gets read-only credentials from `lumina credentials consumer NAME`.
 
 ## Envelope
@@ -84,6 +86,7 @@ def render() -> str:
             tail=TAIL_ALL.replace(">", "<category>.<stream>.<agent>.<type>"),
             live=live_subject(StreamId("<stream>"), agent="<agent>", what="<what>"),
             run=RUN_PREFIX,
+            name=LOG_STREAM,
         )
     ]
     structs: dict[str, Any] = {}
@@ -111,9 +114,9 @@ def readers_of(kind: type[Event]) -> tuple[str, ...]:
         orchestrator.name if _match(of_runs, orchestrator.inputs) and orchestrator.name not in WRITERS[kind] else "",
         governor.name if _match(subjects, governor.inputs) else "",
         *(role.name if _match(subjects, role.filters) else "" for role in WORKER_ROLES.values()),
-        *(f"projection {name}" if kind in seen else "" for name, seen in _SEEN.items()),
     ]
-    return tuple(name for name in found if name)
+    shown = ", ".join(name for name, seen in _SEEN.items() if kind in seen)
+    return (*(name for name in found if name), *([f"projections ({shown})"] if shown else []))
 
 
 def _match(subjects: list[str], filters: tuple[Filter, ...]) -> bool:
