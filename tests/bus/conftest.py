@@ -48,6 +48,7 @@ class LogServer:
     port: int = 0
     max_bytes: int = -1
     sync: str = "always"
+    permissions: str = ""
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -70,9 +71,12 @@ class LogServer:
                 self.port = probe.getsockname()[1]
         config = self.folder / "server.conf"
         store = self.folder.as_posix()
+        user = f"{{ user: u, password: p, permissions: {{ {self.permissions} }} }}"
+        permissions = f"authorization {{ users: [ {user} ] }}\nno_auth_user: u\n"
         config.write_text(
             f'listen: "127.0.0.1:{self.port}"\nmax_payload: 1MB\n'
             f'jetstream {{ store_dir: "{store}", sync_interval: {self.sync} }}\n'
+            + (permissions if self.permissions else "")
         )
         beside = Path(sys.executable).with_name("nats-server")
         binary = str(beside) if beside.exists() else shutil.which("nats-server")

@@ -8,8 +8,7 @@ saving, never the guarantee.
 Read: batches of direct gets, no consumer. Follow: the same, woken by the stream's republished records.
 """
 
-import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
 import anyio
@@ -21,7 +20,7 @@ from lumina.bus.decoding import decoded
 from lumina.bus.errors import LogDamaged, LogFull, LogUnavailable, PayloadTooLarge
 from lumina.bus.log import Delivery
 from lumina.bus.pulls import pull_requests
-from lumina.bus.stored import ApiError, Batch, Stored, StoredMessages
+from lumina.bus.stored import FULL_CODES, Ack, ApiError, Batch, Stored, StoredMessages
 from lumina.bus.subjects import LOG_ID_METADATA, LOG_STREAM, Filter, subject_of, tail_subject
 from lumina.bus.transport import Arrival, Message, Reconnected, Subscription, Transport, patiently
 from lumina.events.base import Event
@@ -38,15 +37,6 @@ LAG_READS_MAX: Final = 20
 
 _CONFLICTS: Final = {10071, 10164, 10201}
 _TOO_LARGE: Final = {10054}
-_FULL: Final = {10002, 10023, 10047, 10077, 10122}
-
-
-class Ack(msgspec.Struct, frozen=True):
-    """What JetStream answers to a publish."""
-
-    seq: int = 0
-    duplicate: bool = False
-    error: ApiError | None = None
 
 
 class JetStreamLog:
@@ -112,7 +102,7 @@ class JetStreamLog:
         answer = await self._transport.request(subject, payload=body, headers=headers)
         ack = self._ack.decode(answer.payload)
         if ack.error is not None:
-            await self._resolve(ack.error, chain_=chain_, subject=subject)
+            await self._resolve(ack.error, event=draft.id, chain_=chain_, subject=subject)
             return None
         if ack.duplicate:
             # The server knows the id, and this chain does not have it: it stands somewhere else.
@@ -121,17 +111,18 @@ class JetStreamLog:
         chain_.extend(recorded)
         return recorded
 
-    async def _resolve(self, error: ApiError, *, chain_: Chain, subject: str) -> None:
+    async def _resolve(self, error: ApiError, *, event: EventId, chain_: Chain, subject: str) -> None:
         reason = f"{subject}: {error.description} ({error.err_code})"
         if error.err_code in _CONFLICTS:
             if not await chain_.refresh(self._messages):
                 await chain_.check_head(self._messages)
                 # A write of the same chain is under way, or this replica lags: give it a moment.
-                await anyio.sleep(random.uniform(0, CONFLICT_PAUSE_S_MAX))  # noqa: S311
+                # Different writers wait for different times.
+                await anyio.sleep(CONFLICT_PAUSE_S_MAX * int(event[:2], 16) / 256)
             return
         if error.err_code in _TOO_LARGE:
             raise PayloadTooLarge(reason)
-        if error.err_code in _FULL:
+        if error.err_code in FULL_CODES:
             raise LogFull(f"{reason}; raise the stream's limit or free disk space under the server's data directory")
         raise LogUnavailable(reason)
 
@@ -191,7 +182,7 @@ class JetStreamLog:
 
     async def read(
         self, filters: Sequence[Filter] = (Filter(),), *, after: int = 0, until: int | None = None
-    ) -> AsyncIterator[Recorded[Event]]:
+    ) -> AsyncGenerator[Recorded[Event], None]:
         """See `EventLog`."""
         reading = _Reading(filters, after=after)
         last_seq = await self.last_seq()
@@ -212,7 +203,7 @@ class JetStreamLog:
 
     async def follow(
         self, filters: Sequence[Filter] = (Filter(),), *, after: int = 0
-    ) -> AsyncIterator[Recorded[Event]]:
+    ) -> AsyncGenerator[Recorded[Event], None]:
         """See `EventLog`."""
         reading = _Reading(filters, after=after)
         async with self._transport.subscribe(*{tail_subject(each) for each in filters}) as tail:
@@ -248,7 +239,7 @@ class JetStreamLog:
             if any(announced_seq(arrival) > reading.seq for arrival in arrivals):
                 return
 
-    def work(self, worker: str) -> AsyncIterator[Delivery]:
+    def work(self, worker: str) -> AsyncGenerator[Delivery, None]:
         """See `EventLog`."""
         return pull_requests(self._transport, role=worker, retry_s_max=self._retry_s_max)
 

@@ -1,6 +1,10 @@
-"""The event log as everybody sees it. `jetstream.py` and `memory.py` implement it and pass one contract suite."""
+"""The event log as everybody sees it. `jetstream.py` and `memory.py` implement it and pass one contract suite.
 
-from collections.abc import AsyncIterator, Sequence
+Whoever leaves `read`, `follow`, `work` or `hear` early closes it (`contextlib.aclosing`), or leaves it to the garbage
+collector, which closes it a little later.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from lumina.bus.subjects import Filter
@@ -44,7 +48,7 @@ class EventLog(Protocol):
 
     def read(
         self, filters: Sequence[Filter] = (Filter(),), *, after: int = 0, until: int | None = None
-    ) -> AsyncIterator[Recorded[Event]]:
+    ) -> AsyncGenerator[Recorded[Event], None]:
         """Yield the records in order with `after` < seq <= `until` (default: the newest at the time of the call).
 
         Every digest is checked. Reading everything (`Filter()`) also checks that no sequence is missing and that
@@ -57,7 +61,9 @@ class EventLog(Protocol):
         """
         ...
 
-    def follow(self, filters: Sequence[Filter] = (Filter(),), *, after: int = 0) -> AsyncIterator[Recorded[Event]]:
+    def follow(
+        self, filters: Sequence[Filter] = (Filter(),), *, after: int = 0
+    ) -> AsyncGenerator[Recorded[Event], None]:
         """Yield as `read` does, then every new record as it lands, until the consumer stops asking.
 
         Survives a restart of the server without loss or repetition; raises LogUnavailable only when the log is gone
@@ -65,7 +71,7 @@ class EventLog(Protocol):
         """
         ...
 
-    def work(self, worker: str) -> AsyncIterator["Delivery"]:
+    def work(self, worker: str) -> AsyncGenerator["Delivery", None]:
         """Yield requests for the worker role `worker`, shared with every other instance of that role.
 
         A request that is not acknowledged in time is delivered again, to any instance. See `workers.py` for which
@@ -124,6 +130,6 @@ class Live(Protocol):
         """Publish, or drop it silently when nobody can be reached."""
         ...
 
-    def hear(self, subject: str) -> AsyncIterator[tuple[str, bytes]]:
+    def hear(self, subject: str) -> AsyncGenerator[tuple[str, bytes], None]:
         """Yield (subject, payload) from now on."""
         ...

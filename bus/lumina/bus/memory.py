@@ -5,7 +5,7 @@ in it went through the same bytes as on the wire.
 """
 
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from hashlib import sha256
 from typing import Final
 
@@ -122,7 +122,7 @@ class MemoryLog:
 
     async def read(
         self, filters: Sequence[Filter] = (Filter(),), *, after: int = 0, until: int | None = None
-    ) -> AsyncIterator[Recorded[Event]]:
+    ) -> AsyncGenerator[Recorded[Event], None]:
         """See `EventLog`."""
         await anyio.lowlevel.checkpoint()
         reading = _Reading(filters, after=after)
@@ -139,7 +139,7 @@ class MemoryLog:
 
     async def follow(
         self, filters: Sequence[Filter] = (Filter(),), *, after: int = 0
-    ) -> AsyncIterator[Recorded[Event]]:
+    ) -> AsyncGenerator[Recorded[Event], None]:
         """See `EventLog`."""
         reading = _Reading(filters, after=after)
         reading.check_not_beyond(self._last_seq())
@@ -156,7 +156,7 @@ class MemoryLog:
             if number == len(self._records):
                 await news.wait()
 
-    async def work(self, worker: str) -> AsyncIterator[Delivery]:
+    async def work(self, worker: str) -> AsyncGenerator[Delivery, None]:
         """See `EventLog`."""
         queue = self._queues.setdefault(worker, _Queue(worker, clock=self._clock, ack_wait_s=self._ack_wait_s))
         while True:
@@ -248,7 +248,7 @@ class MemoryLive:
                 inbox.put(Message(subject, payload))
         await anyio.lowlevel.checkpoint()
 
-    async def hear(self, subject: str) -> AsyncIterator[tuple[str, bytes]]:
+    async def hear(self, subject: str) -> AsyncGenerator[tuple[str, bytes], None]:
         """See `Live`."""
         ear = (subject, Inbox(items_max=LIVE_ITEMS_MAX))
         self._ears.append(ear)

@@ -27,6 +27,8 @@ from lumina.bus.errors import Forbidden, LogUnavailable, PayloadTooLarge
 from lumina.bus.transport import (
     INBOX_ITEMS_MAX,
     NO_HEADERS,
+    NOBODY,
+    NOBODY_LISTENS,
     REQUEST_S_MAX,
     Arrival,
     Inbox,
@@ -42,7 +44,6 @@ PINGS_OUTSTANDING_MAX: Final = 2
 
 _HEADER_FRAME_BYTES: Final = len("NATS/1.0\r\n\r\n")
 _HEADER_LINE_BYTES: Final = len(": \r\n")
-_NO_RESPONDERS: Final = 503
 _VIOLATION: Final = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE)
 _UNAUTHORIZED: Final = "authorization violation"
 
@@ -111,8 +112,7 @@ class NatsTransport:
                 reconnected_cb=self._on_reconnected,
                 closed_cb=self._on_closed,
                 max_reconnect_attempts=attempts,
-                # nats-py says int, and sleeps for whatever it is given.
-                reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]
+                reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]  # it sleeps for whatever it is given
                 connect_timeout=math.ceil(timeout_s),
                 ping_interval=PING_INTERVAL_S,
                 max_outstanding_pings=PINGS_OUTSTANDING_MAX,
@@ -180,8 +180,8 @@ class NatsTransport:
             replies.close()
         if not messages:
             raise LogUnavailable(f"{subject}: no answer within {timeout_s} s")
-        if messages[0].status == _NO_RESPONDERS and not messages[0].payload:
-            raise LogUnavailable(f"{subject}: nobody listens there; JetStream starts up, or was not set up")
+        if messages[0].status == NOBODY:
+            raise LogUnavailable(f"{subject}: {NOBODY_LISTENS}")
         return messages[0]
 
     @asynccontextmanager
@@ -319,7 +319,8 @@ class _Subscription:
         for part in self._parts:
             try:
                 if self._transport.is_connected and self._asked:
-                    await part.drain()  # type: ignore[no-untyped-call]  # What is on its way still arrives, so that it can be given back.
+                    # What is on its way still arrives, so that it can be given back.
+                    await part.drain()  # type: ignore[no-untyped-call]  # nats-py forgot its annotation
                 else:
                     await part.unsubscribe()
             except (nats_errors.Error, OSError) as error:

@@ -1,7 +1,7 @@
 """Requests for workers: one pull at a time on the durable consumer that all instances of a role share."""
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Final
 
 import anyio
@@ -13,7 +13,7 @@ from lumina.bus.errors import LogDamaged, LogUnavailable
 from lumina.bus.log import Delivery
 from lumina.bus.stored import Stored
 from lumina.bus.subjects import next_request_subject
-from lumina.bus.transport import Arrival, Message, Reconnected, Subscription, Transport
+from lumina.bus.transport import NOBODY, NOBODY_LISTENS, Arrival, Message, Reconnected, Subscription, Transport
 from lumina.events.base import Event
 from lumina.events.errors import EventError
 from lumina.events.record import Recorded
@@ -25,7 +25,6 @@ ACK_S_MAX: Final = 2.0
 ACK_ATTEMPTS_MAX: Final = 3
 NANOSECONDS: Final = 1_000_000_000
 
-_NOBODY: Final = 503
 _EXPIRED: Final = {404, 408}
 _SHORT_ACK_TOKENS: Final = 9
 
@@ -72,7 +71,7 @@ class JetStreamDelivery:
             await _give_back(self._transport, self._reply, delay_s=delay_s)
 
 
-async def pull_requests(transport: Transport, *, role: str, retry_s_max: float) -> AsyncIterator[Delivery]:
+async def pull_requests(transport: Transport, *, role: str, retry_s_max: float) -> AsyncGenerator[Delivery, None]:
     """Yield the requests of a role; see `EventLog.work`. What arrives after the reader left is given back.
 
     Raises:
@@ -138,15 +137,15 @@ class _Pull:
                 await self._pause(str(error))
                 return
             self._open = True
-        arrivals = await subscription.take(timeout_s=PULL_S + PULL_GRACE_S)
+        arrivals = await subscription.take(timeout_s=min(PULL_S + PULL_GRACE_S, self._retry_s_max))
         if not arrivals:
             self._open = False  # Not even a refusal came: ask again.
         self.waiting.extend(arrivals)
 
     async def _heed(self, message: Message) -> None:
         self._open = False
-        if message.status == _NOBODY:
-            await self._pause("there is no such consumer now; JetStream starts up, or was not set up")
+        if message.status == NOBODY:
+            await self._pause(NOBODY_LISTENS)
             return
         self._reached = anyio.current_time()
         if message.status not in _EXPIRED:

@@ -8,10 +8,13 @@ import msgspec
 
 from lumina.bus.errors import LogUnavailable
 from lumina.bus.subjects import direct_get_subject, stream_facts_subject
-from lumina.bus.transport import REQUEST_S_MAX, Message, Transport
+from lumina.bus.transport import NOBODY, NOBODY_LISTENS, REQUEST_S_MAX, Message, Transport
 
 BATCH_MESSAGES_MAX: Final = 512
 BATCH_BYTES_MAX: Final = 8 * 2**20
+
+FULL_CODES: Final = frozenset({10002, 10023, 10047, 10077, 10122})
+"""With which JetStream says that a stream, an account or the disk has no room."""
 
 _NOT_FOUND: Final = 404
 _END_OF_BATCH: Final = 204
@@ -41,6 +44,14 @@ class ApiError(msgspec.Struct, frozen=True):
     code: int
     err_code: int = 0
     description: str = ""
+
+
+class Ack(msgspec.Struct, frozen=True):
+    """What JetStream answers to a publish."""
+
+    seq: int = 0
+    duplicate: bool = False
+    error: ApiError | None = None
 
 
 class StreamState(msgspec.Struct, frozen=True):
@@ -134,7 +145,9 @@ class StoredMessages:
         raise self._refused(answer)
 
     def _refused(self, message: Message) -> LogUnavailable:
-        return LogUnavailable(f"{self._subject}: {message.status} {message.description}".rstrip())
+        if message.status == NOBODY:
+            return LogUnavailable(f"{self._subject}: {NOBODY_LISTENS}")
+        return LogUnavailable(f"{self._subject}: {message.status} {message.description.split(chr(10))[0]}".rstrip())
 
 
 def _stored(message: Message) -> Stored:

@@ -16,6 +16,9 @@ from lumina.bus.errors import BusError, LogUnavailable
 
 REQUEST_S_MAX: Final = 5.0
 INBOX_ITEMS_MAX: Final = 65_536
+NOBODY: Final = 503
+"""The status with which the server says that nobody listens to a request."""
+NOBODY_LISTENS: Final = "nobody listens there; JetStream starts up, or was not set up"
 RETRY_PAUSE_S_MIN: Final = 0.02
 RETRY_PAUSE_S_MAX: Final = 0.5
 

@@ -1,0 +1,233 @@
+"""Checkpoints, and the gate at the start: nobody writes to a log that is not the one that they wrote to before.
+
+A file store that lost its tail gives out the same sequences again, and nobody on the server's side notices. So each
+process keeps outside the log what it saw in it last: (log, sequence, event, digest). Before it writes again, one
+direct get shows whether that record still stands there.
+"""
+
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Final, Protocol
+
+import anyio
+import anyio.to_thread
+import msgspec
+from msgspec import Meta
+
+from lumina.bus.errors import CheckpointFailed, LogDamaged
+from lumina.bus.log import Delivery, EventLog
+from lumina.bus.subjects import Filter
+from lumina.events.base import Event
+from lumina.events.ids import AnyEventId, EventId, StreamId
+from lumina.events.record import Draft, Head, Recorded
+from lumina.events.values import Digest, Value
+
+SAVE_EVERY_S: Final = 0.25
+CHECKPOINT_BYTES_MAX: Final = 4_096
+
+
+class InspectedLog(EventLog, Protocol):
+    """A log that can be asked which one it is, and for one record."""
+
+    async def log_id(self) -> str:
+        """Return what was drawn when it was created."""
+        ...
+
+    async def at(self, seq: int) -> Recorded[Event] | None:
+        """Return the record at `seq`, None when there is none."""
+        ...
+
+
+class Checkpoint(Value, frozen=True, kw_only=True):
+    """A record that was in the log.
+
+    Attributes:
+        log_id: Of which log.
+        seq: Where it stood.
+        event: Its id.
+        digest: Of the whole record.
+    """
+
+    log_id: str
+    seq: Annotated[int, Meta(ge=1)]
+    event: AnyEventId
+    digest: Digest
+
+
+class CheckpointFile:
+    """Where one process keeps its checkpoint, outside the log's own folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def load(self) -> Checkpoint | None:
+        """Return the checkpoint; None when there is none yet.
+
+        Raises:
+            CheckpointFailed: The file is there and can't be read.
+        """
+        try:
+            with self.path.open("rb") as file:
+                content = file.read(CHECKPOINT_BYTES_MAX)
+            return msgspec.json.decode(content, type=Checkpoint)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.MsgspecError) as error:
+            advice = "check the log with `lumina verify`, then remove this file"
+            raise CheckpointFailed(f"{self.path}: the checkpoint can't be read: {error}; {advice}") from error
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Replace the checkpoint; after a crash at any moment the file holds the old one or the new one.
+
+        Raises:
+            CheckpointFailed: It could not be written, for instance because the disk is full; the old one stands.
+        """
+        fresh = self.path.with_name(self.path.name + ".new")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with fresh.open("wb") as file:
+                file.write(msgspec.json.encode(checkpoint))
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(self.path)
+            _sync_folder(self.path.parent)
+        except OSError as error:
+            advice = "free disk space; what was appended is in the log"
+            raise CheckpointFailed(f"{self.path}: the checkpoint can't be written: {error}; {advice}") from error
+
+
+async def pass_gate(log: InspectedLog, file: CheckpointFile) -> None:
+    """Check that the log still holds what this process saw last.
+
+    Raises:
+        LogDamaged: It does not; the message says how to repair it. Nothing may be written.
+        CheckpointFailed: The checkpoint can't be read.
+        LogUnavailable: The log can't be reached.
+    """
+    checkpoint = await anyio.to_thread.run_sync(file.load)
+    if checkpoint is None:
+        return
+    advice = f"restore it from a backup, an export or a mirror; to accept the loss, remove {file.path}"
+    found = await log.log_id()
+    if found != checkpoint.log_id:
+        reason = f"this is the log {found!r}, and this process wrote to {checkpoint.log_id!r}; {advice}"
+        raise LogDamaged(reason, seq=1)
+    last_seq = await log.last_seq()
+    if last_seq < checkpoint.seq:
+        reason = f"the log ends at {last_seq}, and this process has seen {checkpoint.seq}: it lost its tail; {advice}"
+        raise LogDamaged(reason, seq=last_seq + 1)
+    standing = await log.at(checkpoint.seq)
+    if standing is None:
+        raise LogDamaged(f"it was written and is gone; {advice}", seq=checkpoint.seq)
+    if (standing.id, standing.digest) != (checkpoint.event, checkpoint.digest):
+        reason = f"{checkpoint.event} was written there and {standing.id} stands there; {advice}"
+        raise LogDamaged(reason, seq=checkpoint.seq, stream=standing.stream)
+
+
+@asynccontextmanager
+async def guarded(log: InspectedLog, path: Path, *, save_every_s: float = SAVE_EVERY_S) -> AsyncIterator["GuardedLog"]:
+    """Pass the gate with the checkpoint at `path`, and yield the log, which keeps that checkpoint from then on.
+
+    Raises as `pass_gate` does.
+    """
+    file = CheckpointFile(path)
+    await pass_gate(log, file)
+    guard = GuardedLog(log, file=file, log_id=await log.log_id(), save_every_s=save_every_s)
+    try:
+        yield guard
+    finally:
+        with anyio.CancelScope(shield=True):
+            await guard.save()
+
+
+class GuardedLog:
+    """A log that remembers outside itself what was appended last; see `guarded`.
+
+    The checkpoint is written at most every `save_every_s`, by the append that is due, and at the end.
+    """
+
+    def __init__(self, log: InspectedLog, *, file: CheckpointFile, log_id: str, save_every_s: float) -> None:
+        self._log = log
+        self._file = file
+        self._log_id = log_id
+        self._save_every_s = save_every_s
+        self._newest: Recorded[Event] | None = None
+        self._saved_seq = 0
+        self._saved_at = -save_every_s
+
+    async def append(self, draft: Draft[Event]) -> Recorded[Event]:
+        """See `EventLog`.
+
+        Raises:
+            CheckpointFailed: The record is in the log, but it could not be noted; make room and append it again.
+        """
+        recorded = await self._log.append(draft)
+        if self._newest is None or recorded.seq > self._newest.seq:
+            self._newest = recorded
+        if anyio.current_time() - self._saved_at >= self._save_every_s:
+            await self.save()
+        return recorded
+
+    async def save(self) -> None:
+        """Write the checkpoint now, if there is anything new.
+
+        Raises:
+            CheckpointFailed: It could not be written.
+        """
+        newest = self._newest
+        if newest is None or newest.seq == self._saved_seq:
+            return
+        checkpoint = Checkpoint(log_id=self._log_id, seq=newest.seq, event=newest.id, digest=newest.digest)
+        self._saved_at = anyio.current_time()
+        await anyio.to_thread.run_sync(self._file.save, checkpoint)
+        self._saved_seq = newest.seq
+
+    async def head(self, stream: StreamId, *, agent: str) -> Head:
+        """See `EventLog`."""
+        return await self._log.head(stream, agent=agent)
+
+    async def find(self, event: EventId, *, stream: StreamId, agent: str) -> Recorded[Event] | None:
+        """See `EventLog`."""
+        return await self._log.find(event, stream=stream, agent=agent)
+
+    async def last(self, which: Filter) -> Recorded[Event] | None:
+        """See `EventLog`."""
+        return await self._log.last(which)
+
+    async def last_seq(self) -> int:
+        """See `EventLog`."""
+        return await self._log.last_seq()
+
+    async def log_id(self) -> str:
+        """See `InspectedLog`."""
+        return self._log_id
+
+    async def at(self, seq: int) -> Recorded[Event] | None:
+        """See `InspectedLog`."""
+        return await self._log.at(seq)
+
+    def read(
+        self, filters: Sequence[Filter] = (Filter(),), *, after: int = 0, until: int | None = None
+    ) -> AsyncGenerator[Recorded[Event], None]:
+        """See `EventLog`."""
+        return self._log.read(filters, after=after, until=until)
+
+    def follow(
+        self, filters: Sequence[Filter] = (Filter(),), *, after: int = 0
+    ) -> AsyncGenerator[Recorded[Event], None]:
+        """See `EventLog`."""
+        return self._log.follow(filters, after=after)
+
+    def work(self, worker: str) -> AsyncGenerator[Delivery, None]:
+        """See `EventLog`."""
+        return self._log.work(worker)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
