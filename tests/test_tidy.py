@@ -32,14 +32,23 @@ PURE = (
     "models/lumina/models/prompting.py",
     "projections/lumina/projections/*.py",
     "replay/lumina/replay/*.py",
+    "sandbox/lumina/sandbox/artifacts.py",
+    "sandbox/lumina/sandbox/judge.py",
+    "sandbox/lumina/sandbox/linters.py",
     "sandbox/lumina/sandbox/policy.py",
+    "sandbox/lumina/sandbox/programs.py",
     "sandbox/lumina/sandbox/rendering.py",
+    "sandbox/lumina/sandbox/reports.py",
+    "sandbox/lumina/sandbox/seccomp.py",
 )
 """All that decides, folds or proves: whole folders by rule, and in the others the files on which decisions rest."""
 
 EDGES = {
     "agents/lumina/agents/keeping.py": {"anyio": "runs keepers", "structlog": "tells the operator"},
     "agents/lumina/agents/working.py": {"anyio": "runs workers", "structlog": "the same", "time": "stamps chatter"},
+    "agents/lumina/agents/sandbox.py": {"anyio": "runs programs", "threading": "stops them", "time": "stamps outcomes"},
+    "agents/lumina/agents/stoppable.py": {"anyio": "runs threads", "threading": "tells them to stop"},
+    "agents/lumina/agents/validator.py": {"anyio": "runs tools", "threading": "stops them", "time": "stamps outcomes"},
     "events/lumina/events/record.py": {"datetime": "RFC 3339 text of a given time; it reads no clock"},
     "projections/lumina/projections/store.py": {"structlog": "tells that a store was rebuilt; it is the fold's edge"},
 }

@@ -12,6 +12,7 @@ T = TypeVar("T")
 async def run_stoppable(work: Callable[[Flag], T]) -> T:
     """Return what `work` returns. When the task is cancelled, its flag is set and the thread is waited for."""
     stop = Flag()
+    results: list[T] = []
 
     async def watch() -> None:
         try:
@@ -21,6 +22,6 @@ async def run_stoppable(work: Callable[[Flag], T]) -> T:
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watch)
-        result = await anyio.to_thread.run_sync(work, stop)
+        results.append(await anyio.to_thread.run_sync(work, stop))
         tasks.cancel_scope.cancel()
-    return result
+    return results[0]

@@ -15,7 +15,7 @@ from lumina.events.contract import Language, Limits
 CODE = "/code"
 DRIVERS = "/lumina"
 TEMPORARY = "/tmp"  # noqa: S108 - inside a sandbox; nobody else is there
-SHARED = "/dev/shm"  # noqa: S108
+SHARED = "/dev/shm"  # noqa: S108 - likewise
 RESULTS_VARIABLE = "LUMINA_RESULTS"
 """Environment variable with the number of the descriptor on which a driver reports."""
 

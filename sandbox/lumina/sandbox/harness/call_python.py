@@ -24,7 +24,7 @@ class Failed(Exception):
 
 def load(name: str) -> object:
     """Return what `main.py` calls `name`. It is not run as `__main__`."""
-    with open(PROGRAM, encoding="utf-8") as opened:  # noqa: PTH123 - pathlib costs 10 ms at start
+    with open(PROGRAM, encoding="utf-8") as opened:
         source = opened.read()
     module = ModuleType("main")
     module.__file__ = PROGRAM
@@ -81,10 +81,10 @@ def main() -> None:
     name, calls_file = sys.argv[1:]
     report: TextIO = os.fdopen(int(os.environ.pop("LUMINA_RESULTS")), "w", encoding="utf-8")
     os.set_inheritable(report.fileno(), False)
-    with open(calls_file, encoding="utf-8") as opened:  # noqa: PTH123
+    with open(calls_file, encoding="utf-8") as opened:
         calls = json.load(opened)
     sys.argv[:] = [PROGRAM]
-    sys.path[0] = os.getcwd()  # noqa: PTH109
+    sys.path[0] = os.getcwd()
     failed = False
 
     def attempt(number: int, turn: int, function: object = None) -> object:

@@ -19,7 +19,7 @@ SYS_MOUNT = 165
 
 def entries(path: str) -> list[str]:
     """Return the names in a folder."""
-    return os.listdir(path)  # noqa: PTH208
+    return os.listdir(path)
 
 
 def attempt(action: Callable[[], object]) -> str:
@@ -41,13 +41,13 @@ def call(number: int, *arguments: int) -> int:
 
 def write(path: str) -> int:
     """Write to a file, creating it if need be."""
-    with open(path, "w") as opened:  # noqa: PTH123 - pathlib costs 10 ms at start
+    with open(path, "w") as opened:
         return opened.write("x")
 
 
 def status() -> dict[str, str]:
     """Return the lines of this process's status."""
-    with open("/proc/self/status") as opened:  # noqa: PTH123
+    with open("/proc/self/status") as opened:
         return dict(line.rstrip("\n").split(":\t", 1) for line in opened if ":\t" in line)
 
 
@@ -56,7 +56,7 @@ def main() -> None:
     port, secret = int(sys.argv[1]), sys.argv[2]
     state = status()
     found = {
-        "host files": attempt(lambda: open(secret).read()),  # noqa: PTH123, SIM115
+        "host files": attempt(lambda: open(secret).read()),  # noqa: SIM115 - the process ends soon
         "host folders": attempt(lambda: entries("/root")) or attempt(lambda: entries("/home")),
         "host processes": "" if len([name for name in entries("/proc") if name.isdigit()]) <= 3 else "seen",
         "host network": attempt(lambda: socket.create_connection(("127.0.0.1", port), timeout=1)),
