@@ -10,7 +10,7 @@ from typing import Final
 
 from lumina.agents import literals
 from lumina.agents.dialogue_pairs import dialogue_cases, dialogue_replies
-from lumina.events.contract import Case, Form, Language, OutputContract
+from lumina.events.contract import Case, Form, OutputContract
 from lumina.events.run import SpecialistRef
 
 MUST_CONTAIN_MAX: Final = 32
@@ -52,6 +52,7 @@ _PARAMETERS: Final = re.compile(
     rf"((?:\s*(?:,|and|,\s*and)\s*{_MARK}{_IDENTIFIER}{_MARK})*)\s*(?:\.|$|;)"
 )
 _RETURNS: Final = re.compile(r"\breturn(?:s|ing)?\b(?: either| one of)?[:\s]*(?=['\"`‘“])")
+_SPEECH: Final = re.compile(r"\b(?:npc|dialog(?:ue)?)\b", re.IGNORECASE)
 _GAP: Final = re.compile(r"^\s*(?:,|or|and|,\s*or|,\s*and|/)\s*$")
 _MOVES: Final = ("rock", "paper", "scissors")
 _MOVES_SAID: Final = re.compile(r"\brock\W+paper\W+(?:and\W+|or\W+)?scissors\b", re.IGNORECASE)
@@ -83,15 +84,7 @@ def contract_for(brief: str, *, specialist: SpecialistRef, cases: Sequence[Case]
     language, form = specialist.language, specialist.form
     match form:
         case Form.FUNCTION:
-            name = function_name(brief)
-            return OutputContract(
-                language=language,
-                form=form,
-                entry=name,
-                parameters=parameters(brief, name=name),
-                must_contain=_cut((*_result_words(brief), *dialogue_replies(brief))),
-                cases=tuple(cases) or _cases(brief, name=name),
-            )
+            return _function_contract(brief, specialist=specialist, cases=cases)
         case Form.ROWS:
             return OutputContract(
                 language=language,
@@ -112,6 +105,25 @@ def contract_for(brief: str, *, specialist: SpecialistRef, cases: Sequence[Case]
             return OutputContract(language=language, form=form, must_contain=_cut(wanted))
         case Form.SCRIPT:
             return OutputContract(language=language, form=form)
+
+
+def _function_contract(brief: str, *, specialist: SpecialistRef, cases: Sequence[Case]) -> OutputContract:
+    name = function_name(brief)
+    speech = _is_speech(brief, specialist)
+    replies = dialogue_replies(brief) if speech else ()
+    return OutputContract(
+        language=specialist.language,
+        form=Form.FUNCTION,
+        entry=name,
+        parameters=parameters(brief, name=name),
+        must_contain=_cut((*_result_words(brief), *replies)),
+        cases=tuple(cases) or _cases(brief, name=name, speech=speech),
+    )
+
+
+def _is_speech(brief: str, specialist: SpecialistRef) -> bool:
+    """Return whether quoted texts are what somebody says, rather than values."""
+    return specialist.kind == "dialogue" or _SPEECH.search(literals.without_quotes(brief)) is not None
 
 
 def function_name(brief: str) -> str | None:
@@ -154,9 +166,9 @@ def fields(brief: str) -> tuple[str, ...]:
     return tuple(key for _, key in sorted(places))[:FIELDS_MAX]
 
 
-def _cases(brief: str, *, name: str | None) -> tuple[Case, ...]:
+def _cases(brief: str, *, name: str | None, speech: bool) -> tuple[Case, ...]:
     """Return the calls whose results the request states."""
-    found = (*_stated_calls(brief, name=name), *dialogue_cases(brief))
+    found = (*_stated_calls(brief, name=name), *(dialogue_cases(brief) if speech else ()))
     if not found and _MOVES_SAID.search(brief):
         words = tuple(json.dumps(word) for word in _result_words(brief))
         found = tuple(Case(arguments=json.dumps([move]), one_of=words, repeat=DRAWS) for move in _MOVES)
@@ -167,14 +179,20 @@ def _stated_calls(brief: str, *, name: str | None) -> tuple[Case, ...]:
     """Return cases from texts like `add(1, 2) returns 3` or `add(1, 2) == 3`."""
     if name is None:
         return ()
-    value = r"(\[[^\]]*\]|\{[^}]*\}|'[^']*'|\"[^\"]*\"|-?\d+(?:\.\d+)?|[Tt]rue|[Ff]alse|None|null)"
+    value = r"(?:\[[^\]]*\]|\{[^}]*\}|'[^']*'|\"[^\"]*\"|-?\d+(?:\.\d+)?|[Tt]rue|[Ff]alse|None|null)"
     links = r"(?:->|=>|→|===?|=|is|gives|returns|should return|must return|should be|should give|yields)"
-    pattern = re.compile(rf"(?<![\w.$]){re.escape(name)}\(([^()]*)\)['\"`]?\s*{links}\s*[`]?{value}")
+    pattern = re.compile(
+        rf"(?<![\w.$]){re.escape(name)}\(([^()]*)\)['\"`]?\s*{links}\s*`?({value}(?:(?:,| or|, or) {value})*)`?"
+        r"(?!\s*(?:,\s*)?(?:if|when|for|at|unless|otherwise|where|per|times|[-+*/%]|\w))"
+    )
     cases: list[Case] = []
     for found in pattern.finditer(brief):
-        arguments, result = literals.as_json(f"[{found.group(1)}]"), literals.as_json(found.group(2))
-        if arguments is not None and result is not None:
-            cases.append(Case(arguments=arguments, one_of=(result,)))
+        arguments = literals.as_json(f"[{found.group(1)}]")
+        results = [literals.as_json(part) for part in re.findall(value, found.group(2))]
+        if arguments is not None and all(results):
+            several = len(results) > 1
+            permitted = tuple(result for result in results if result is not None)
+            cases.append(Case(arguments=arguments, one_of=permitted[:16], repeat=DRAWS if several else 1))
     return tuple(cases)
 
 
@@ -210,39 +228,3 @@ def _element_names(brief: str) -> tuple[str, ...]:
 def _cut(texts: Sequence[str]) -> tuple[str, ...]:
     """Return the texts once each, as many as a contract holds; empty and overlong ones left out."""
     return tuple(dict.fromkeys(text for text in texts if 0 < len(text) <= 500))[:MUST_CONTAIN_MAX]
-
-
-def contract_in_words(contract: OutputContract) -> str:
-    """Return the contract for a prompt: one line for each demand."""
-    lines = [f"- The code is {'Python 3.11' if contract.language is Language.PYTHON else 'JavaScript for Node 20'}."]
-    match contract.form:
-        case Form.FUNCTION:
-            name = contract.entry or "a fitting name"
-            known = f"({', '.join(contract.parameters)})" if contract.parameters else ""
-            lines.append(
-                f"- It defines exactly one function, with the name {name}{known}."
-                if contract.entry
-                else "- It defines exactly one function."
-            )
-            for case in contract.cases[:8]:
-                call = f"{contract.entry or 'the function'} called with {case.arguments[1:-1] or 'no arguments'}"
-                allowed = " or ".join(case.one_of)
-                if allowed:
-                    lines.append(f"- {call} returns {allowed}.")
-        case Form.ROWS:
-            lines.append("- It prints exactly one JSON array of objects and nothing else.")
-            if contract.fields:
-                lines.append(f"- Every object has the keys {', '.join(contract.fields)}.")
-            if contract.rows_max:
-                lines.append(f"- The array has at most {contract.rows_max} objects.")
-        case Form.FILE:
-            if contract.artifact:
-                lines.append(f"- It writes the file {contract.artifact}.")
-        case Form.TIMELINE:
-            lines.append("- It exports one object named timeline with a list named steps.")
-        case Form.SCRIPT:
-            lines.append("- It ends with exit code 0.")
-    if contract.must_contain:
-        texts = ", ".join(json.dumps(text, ensure_ascii=False) for text in contract.must_contain)
-        lines.append(f"- It contains these texts literally: {texts}.")
-    return "\n".join(lines)

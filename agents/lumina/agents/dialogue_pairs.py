@@ -19,17 +19,15 @@ UNKNOWN_WORDS: Final = "zqx unheard of"
 _REPLY_VERB: Final = r"(?:responds?|repl(?:y|ies)|answers?|says?|say|goes|utters|shouts?|whispers?)"
 _FORWARD: Final = re.compile(
     rf"^[^.!?;\n]{{0,60}}?(?:->|=>|→|^\s*:|\b{_REPLY_VERB}\b(?: back)?(?:\s+with)?\s*[:,]?|"
-    r"\b(?:gives|gets|leads to|means|should give|returns|is answered (?:by|with)|triggers|is|the comeback is))\s*$",
+    r"\b(?:gives|gets|leads to|means|should give|returns|is answered (?:by|with)|triggers|the comeback is))\s*$",
     re.IGNORECASE,
 )
 _SAID: Final = (
     r"(?:(?:the )?(?:player|someone|somebody|user)|you|I|they|one)\s+(?:says?|asks?|types?|enters?|utters?|said)|"
-    r"(?:if|when)\s+(?:asked|told|hearing)|on hearing|upon hearing"
+    r"\basked|\btold|\bhearing"
 )
-_FORWARD_NOT: Final = re.compile(rf"(?:{_SAID})\s*[:,]?\s*$", re.IGNORECASE)
-_REVERSED: Final = re.compile(
-    rf"^\s*,?\s*(?:to|on|(?:(?:when|if)\s+)?(?:{_SAID})|when told)\s*[:,]?\s*$", re.IGNORECASE
-)
+_ASKED: Final = re.compile(rf"(?:{_SAID})\s*[:,]?\s*$", re.IGNORECASE)
+_REVERSED: Final = re.compile(rf"^\s*,?\s*(?:to|on|(?:(?:when|if|on|upon)\s+)?(?:{_SAID}))\s*[:,]?\s*$", re.IGNORECASE)
 _REVERSED_BEFORE: Final = re.compile(rf"\b{_REPLY_VERB}(?:\s+with)?\s*[:,]?\s*$", re.IGNORECASE)
 _DEFAULT_BEFORE: Final = re.compile(
     r"\b(?:otherwise|anything else|everything else|default|fallback|if nothing matches|all other cases|failing that|"
@@ -42,8 +40,10 @@ _DEFAULT_AFTER: Final = re.compile(
     re.IGNORECASE,
 )
 _IS_A_NAME: Final = re.compile(r"\b(?:called|named|function|name:|name|call it|tree|dialogue)\s*$", re.IGNORECASE)
-_SPEECH: Final = re.compile(
-    rf"\b(?:npc|dialog(?:ue)?|player|says?|{_REPLY_VERB}|conversation|talk|chat|character)\b", re.IGNORECASE
+_IDENTIFIER: Final = re.compile(r"[a-z]\w*_\w+(?:\([\w, ]*\))?")
+_WORD: Final = re.compile(r"\w+(?:\([\w, ]*\))?")
+_SPEAKER: Final = re.compile(
+    r"^\s*,?\s*(?:he|she|it|they|(?:the )?npc|the \w+|reply|answer|say|respond)?\s*[:,]?\s*$", re.IGNORECASE
 )
 _AWKWARD: Final = re.compile(r"[\"'\\]|[^\x20-\x7e]")
 
@@ -58,8 +58,6 @@ class Dialogue(msgspec.Struct, frozen=True, kw_only=True):
 def dialogue(brief: str) -> Dialogue:
     """Return the pairs of a request; none when its quoted texts do not fall into pairs without a doubt."""
     nothing = Dialogue(pairs=(), default=None)
-    if _SPEECH.search(literals.without_quotes(brief)) is None:
-        return nothing
     default, spoken = _parts(brief)
     if not spoken or len(spoken) % 2:
         return nothing
@@ -104,7 +102,7 @@ def _parts(brief: str) -> tuple[str | None, list[Quote]]:
     for quote in literals.quotes(brief):
         before, after = brief[end : quote.start], brief[quote.end :]
         end = quote.end
-        if re.fullmatch(r"\w+(?:\([\w, ]*\))?", quote.text) and _IS_A_NAME.search(before):
+        if _IDENTIFIER.fullmatch(quote.text) or (_WORD.fullmatch(quote.text) and _IS_A_NAME.search(before)):
             continue
         if _DEFAULT_BEFORE.search(before) or _DEFAULT_AFTER.match(after):
             default = quote.text
@@ -118,6 +116,7 @@ def _is_forward(brief: str, *, first: Quote, second: Quote) -> bool | None:
     between = brief[first.end : second.start]
     if _REVERSED.match(between) and _REVERSED_BEFORE.search(brief[: first.start]):
         return False
-    if _FORWARD.search(between) and not _FORWARD_NOT.search(between):
+    if _FORWARD.search(between) and not _ASKED.search(between):
         return True
-    return None
+    asked = _ASKED.search(brief[: first.start]) is not None
+    return True if asked and _SPEAKER.match(between) else None

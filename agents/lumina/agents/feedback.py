@@ -7,7 +7,7 @@ import re
 from typing import Final
 
 from lumina.agents.orchestrator_state import Trouble, TroubleKind
-from lumina.events.execution import ExecutionFinished, ExecutionVerdict
+from lumina.events.execution import Check, ExecutionFinished, ExecutionVerdict
 from lumina.events.validation import Finding, Severity, ValidationFinished
 from lumina.events.values import BlobRef
 
@@ -51,10 +51,11 @@ def execution_trouble(finished: ExecutionFinished, *, code: BlobRef) -> Trouble:
         ExecutionVerdict.OUTPUT_LIMIT: "the program printed too much",
     }
     items = [limits[finished.verdict]] if finished.verdict in limits else []
-    if (last := last_words(finished.stderr)) is not None and finished.verdict not in limits:
+    last = last_words(finished.stderr) if finished.verdict not in limits else None
+    if last is not None:
         items.append(last)
     failed = [check for check in finished.checks if not check.passed]
-    items += [check.detail or check.name for check in failed]
+    items += [_check_text(check) for check in failed if last is None or last not in check.detail]
     if not items:
         items = [finished.detail or f"the program ended with exit code {finished.exit_code}"]
     hints = [*items, *(check.name for check in failed)]
@@ -81,6 +82,15 @@ def _finding_text(finding: Finding) -> str:
     rule = "" if "Parsing error" in finding.message or not finding.rule else f"{finding.rule} "
     place = f"line {finding.line}: " if finding.line else ""
     return f"{place}{rule}{finding.message}"
+
+
+def _check_text(check: Check) -> str:
+    """Return a failed demand, for instance `Wrong result: add(1, 2) returned 4, expected 3`."""
+    if check.detail.startswith("returned ") and ", wanted " in check.detail:
+        return f"Wrong result: {check.name} {check.detail.replace(', wanted ', ', expected ', 1)}"
+    if _LAST_WORDS.match(check.detail) or _MISSING.search(check.detail):
+        return check.detail
+    return f"{check.name}: {check.detail}" if check.detail else check.name
 
 
 def _is_repairable(text: str) -> bool:

@@ -44,7 +44,10 @@ _LIMITS: Final = tuple(
         rf"\b{_NUMBER}\s+(?:first|latest|newest|top)\b",
         rf"\blimit(?:ed)?(?: it| them)?(?:\s*:|\s+to)\s*{_NUMBER}\b",
         rf"\b(?:stop after|not more than|take|take the first)\s+{_NUMBER}\b",
-        rf"\bof\s+{_NUMBER}\s+[a-z-]+s\b",
+        (
+            rf"\b(?:of|from|for|list|get|fetch|extract|pull|collect|scrape|grab|give me|show me|read)\s+{_NUMBER}\s+"
+            r"(?!px\b|pixels|seconds|second\b|%|percent|to\b|by\b|and\b|or\b)[a-z.`'\"]"
+        ),
     )
 )
 
@@ -93,6 +96,11 @@ def implied_addresses(text: str) -> tuple[str, ...]:
             found[f"{address}/{(section.group(1) or section.group(2)).lower()}"] = None
         found[address] = None
     return tuple(found)
+
+
+def names_a_site(text: str) -> bool:
+    """Return whether `text` names a site without `https://`, such as `news.example.com/today`."""
+    return _BARE_ADDRESS.search(_ADDRESS.sub(" ", text)) is not None
 
 
 def host_of(address: str) -> str:

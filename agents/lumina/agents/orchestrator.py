@@ -67,7 +67,7 @@ class Orchestrator:
     """The keeper of runs; one shard per run."""
 
     name = NAME
-    inputs = (Filter(),)
+    inputs: tuple[Filter, ...] = (Filter(),)
 
     def shard(self, recorded: Recorded[Event]) -> StreamId | None:
         """Return the run that a record belongs to, None for records of nodes."""

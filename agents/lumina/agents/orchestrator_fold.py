@@ -51,8 +51,8 @@ from lumina.events.values import BlobRef
 
 LEASE_SLACK_MS: Final = 30_000
 """How long after a lease's end its outcome may still come; the governor has spoken long before."""
-WORKER_SLACK_MS: Final = 60_000
-"""What a validator or sandbox may take beyond its own limit: its queue, and the start of another instance."""
+WORKER_SLACK_MS: Final = 120_000
+"""What a validator or sandbox may take beyond its own limits: pages, its queue, and the start of another instance."""
 CHECK_TRIES_MAX: Final = 2
 """How often one code is handed to a validator or a sandbox that breaks."""
 
@@ -163,10 +163,10 @@ def _requested(state: RunState, recorded: Recorded[Event]) -> RunState:
         case GenerationRequested(), Started(mend=mend):
             stage = Asking(request=recorded.id, timeout_ms=event.ask.timeout_ms, mend=mend)
         case ValidationRequested(), Coded(code=code, tries=tries):
-            due = recorded.time_ms + event.timeout_ms + WORKER_SLACK_MS
+            due = recorded.time_ms + event.timeout_ms * max(1, len(event.tools)) + WORKER_SLACK_MS
             stage = Validating(request=recorded.id, code=code, tries=tries, due=due)
         case ExecutionRequested(), Validated(code=code, validation=validation, tries=tries):
-            due = recorded.time_ms + event.limits.wall_ms + WORKER_SLACK_MS
+            due = recorded.time_ms + 2 * event.limits.wall_ms + WORKER_SLACK_MS  # a timeline is run, then played
             stage = Executing(request=recorded.id, code=code, validation=validation, tries=tries, due=due)
         case _:
             pass  # its step has moved on, which only happens when a record is folded out of its place
@@ -263,7 +263,7 @@ def _execution_finished(
         case ExecutionVerdict.REFUSED:
             return _rest(step, TroubleKind.BLOCKED, reason=event.detail or "the sandbox refused to run it")
         case ExecutionVerdict.UNAVAILABLE:
-            return _broken(step, reason=f"the sandbox does not work: {event.detail or 'no details'}")
+            return _broken(step, reason=f"the program could not be run: {event.detail or 'the sandbox does not work'}")
         case _:
             assert_never(event.verdict)
 

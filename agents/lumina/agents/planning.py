@@ -11,12 +11,12 @@ import msgspec
 from lumina.agents.closing import sentence
 from lumina.agents.contracts import contract_for
 from lumina.agents.routing import Route, route
-from lumina.agents.splitting import TASKS_MAX, split_tasks
+from lumina.agents.splitting import TASKS_MAX, may_be_several, split_tasks
 from lumina.events.contract import Form, OutputContract
 from lumina.events.generation import PlanItem
 from lumina.events.run import PlannedStep, Planner, RunPlanned, RunSubmitted, SpecialistRef
 
-COVERAGE_MIN: Final = 0.6
+COVERAGE_MIN: Final = 0.85
 """Least share of the request's letters and digits that a model's plan must keep."""
 
 DEMO_ONLY: Final = (
@@ -56,7 +56,11 @@ def parts_by_rules(submitted: RunSubmitted) -> tuple[Part, ...]:
     def routed(text: str) -> Route:
         return route(text, specialists=submitted.specialists)
 
-    tasks = split_tasks(submitted.request, stands_alone=lambda text: routed(text).specialist is not None)
+    def kind_of(text: str) -> tuple[str | None, bool]:
+        found = routed(text)
+        return None if found.specialist is None else found.specialist.kind, found.confident
+
+    tasks = split_tasks(submitted.request, kind_of=kind_of)
     return tuple(Part(brief=task, route=routed(task)) for task in tasks if task) or (
         Part(brief=submitted.request, route=routed(submitted.request)),
     )
@@ -73,7 +77,8 @@ def wants_model(submitted: RunSubmitted) -> bool:
     parts = parts_by_rules(submitted)
     if first.bare and all(part.route.specialist is None for part in parts):
         return False  # it would call anything one of its kinds
-    return len(parts) > 1 or not all(part.route.confident for part in parts)
+    sure = all(part.route.confident for part in parts)
+    return len(parts) > 1 or not sure or may_be_several(submitted.request)
 
 
 def plan(

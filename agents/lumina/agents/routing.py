@@ -7,11 +7,13 @@ from typing import Final
 
 import msgspec
 
-from lumina.agents.literals import without_quotes
+from lumina.agents.contracts import function_name, parameters
+from lumina.agents.dialogue_pairs import dialogue
+from lumina.agents.literals import names_a_site, without_quotes
 from lumina.events.contract import Form, Language
 from lumina.events.run import SpecialistRef
 
-SCORE_FITTING_MIN: Final = 3
+SCORE_FITTING_MIN: Final = 2
 """Below this a kind does not fit at all."""
 SCORE_CONFIDENT_MIN: Final = 5
 LEAD_CONFIDENT_MIN: Final = 2
@@ -98,11 +100,14 @@ def route(brief: str, *, specialists: Sequence[SpecialistRef]) -> Route:
     """Return who is to do `brief`. Free scripts are nobody's first choice and never chosen here."""
     text = without_quotes(brief)
     language = named_language(text)
+    seen = _seen(brief)
     scored: list[tuple[int, int, SpecialistRef, str]] = []
     for index, specialist in enumerate(specialists):
         if specialist.form is Form.SCRIPT or (language is not None and specialist.language is not language):
             continue
-        score, reason = _score(text, specialist)
+        score, reason = _score(text, specialist, seen=seen)
+        if language is specialist.language and specialist.form is Form.FUNCTION:
+            score += 1
         scored.append((score, -index, specialist, reason))
     scored.sort(key=lambda entry: entry[:2], reverse=True)
     if not scored or scored[0][0] < SCORE_FITTING_MIN:
@@ -121,7 +126,7 @@ def named_language(text: str) -> Language | None:
     return Language.JAVASCRIPT if javascript else Language.PYTHON
 
 
-def _score(text: str, specialist: SpecialistRef) -> tuple[int, str]:
+def _score(text: str, specialist: SpecialistRef, *, seen: Sequence[tuple[str, int, str]]) -> tuple[int, str]:
     """Return how much speaks for a specialist, and what."""
     lower = text.lower()
     total = 0
@@ -136,10 +141,30 @@ def _score(text: str, specialist: SpecialistRef) -> tuple[int, str]:
         if _signal_pattern(pattern).search(text):
             total += weight
             reasons.append(reason)
+    for kind, weight, reason in seen:
+        if kind == specialist.kind:
+            total += weight
+            reasons.append(reason)
     words.sort(key=lambda entry: -entry[0])
     if words:
         reasons.append("words: " + ", ".join(word for _, word in words[:4]))
-    return total, "; ".join(reasons)
+    return total, "; ".join(dict.fromkeys(reasons))
+
+
+def _seen(brief: str) -> tuple[tuple[str, int, str], ...]:
+    """Return what the literal parts of a request say for a kind: (kind, weight, words)."""
+    found: list[tuple[str, int, str]] = []
+    if dialogue(brief).pairs:
+        found.append(("dialogue", 7, "it says who answers what"))
+    if names_a_site(without_quotes(brief)):
+        found.append(("scraper", 4, "it names a site"))
+    name = function_name(brief)
+    names = " ".join((name or "", *parameters(brief, name=name)))
+    if re.search(r"[a-z][A-Z]", names):
+        found.append(("game", 3, "its names are written as in JavaScript"))
+    elif name is not None and "_" in name:
+        found.append(("function", 1, "its name is written as in Python"))
+    return tuple(found)
 
 
 def weighted(keyword: str) -> tuple[str, int]:
