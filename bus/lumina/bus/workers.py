@@ -9,8 +9,8 @@ from lumina.events.lease import LeaseGranted
 from lumina.events.node import UnloadRequested
 from lumina.events.validation import ValidationRequested
 
-ACK_WAIT_S: Final = 15.0
-HEARTBEAT_S: Final = 4.0
+ACK_WAIT_S: Final = 6.0
+HEARTBEAT_S: Final = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,7 +65,7 @@ def runs(
 def _runs_table(rows: tuple[RunRow, ...]) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in ("RUN", "STATUS", "STARTED", "TIME", "STEPS", "TRIES", "TOKENS", "REQUEST"):
-        table.add_column(heading, no_wrap=heading != "REQUEST")
+        table.add_column(heading, no_wrap=True, overflow="ellipsis", min_width=24 if heading == "REQUEST" else None)
     for row in rows:
         seconds = "" if row.closed_ms is None else f"{(row.closed_ms - row.submitted_ms) / 1000:.1f} s"
         table.add_row(

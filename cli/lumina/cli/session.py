@@ -66,6 +66,7 @@ class Plan:
         sync: Whether every write of the log is on the disk before it is acknowledged.
         node_file: Another node configuration than the home's.
         agents: None at all for a command that only reads.
+        restarts_max: Of one process within a minute, before it is given up.
         nats_url: A server of somebody else's instead of the embedded one.
     """
 
@@ -73,6 +74,7 @@ class Plan:
     sync: Literal["always", "default"] = "always"
     node_file: Path | None = None
     agents: bool = True
+    restarts_max: int = RESTARTS_MAX
     nats_url: str | None = None
 
 
@@ -200,14 +202,14 @@ async def started(
 
 async def _keep_server(home: Home, plan: Plan, *, task_status: anyio.abc.TaskStatus[str]) -> None:
     """Run the embedded server, and start it again on the same port when it dies; clients reconnect by themselves."""
-    for attempt in range(RESTARTS_MAX + 1):
+    for attempt in range(plan.restarts_max + 1):
         async with embedded_server(home.root, sync=plan.sync, die_with_parent=True) as running:
             if attempt == 0:
                 task_status.started(running.url)
             code = await running.wait()
             log.warning("server.died", exit_code=code, restarts=attempt)
     raise ServerFailed(
-        f"the NATS server died {RESTARTS_MAX + 1} times; what it said is in {home.root / 'nats' / 'server.log'}"
+        f"the NATS server died {plan.restarts_max + 1} times; what it said is in {home.root / 'nats' / 'server.log'}"
     )
 
 
@@ -219,7 +221,7 @@ async def _agents(place: Place, *, plan: Plan, say: Callable[[str], None]) -> As
     def changed(children: Sequence[Child]) -> None:
         _write_system(place.home, url=place.url, children=children, ready=ready)
 
-    supervisor = Supervisor(specs, changed=changed)
+    supervisor = Supervisor(specs, changed=changed, restarts_max=plan.restarts_max)
     if not specs:
         yield supervisor
         return

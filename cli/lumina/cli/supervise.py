@@ -59,7 +59,14 @@ class Child:
 class Supervisor:
     """Runs a set of children inside a task group until it is cancelled; then stops them."""
 
-    def __init__(self, specs: Sequence[ChildSpec], *, changed: Callable[[Sequence[Child]], None]) -> None:
+    def __init__(
+        self,
+        specs: Sequence[ChildSpec],
+        *,
+        changed: Callable[[Sequence[Child]], None],
+        restarts_max: int = RESTARTS_MAX,
+    ) -> None:
+        self._restarts_max = restarts_max
         self.children = [Child(spec=spec) for spec in specs]
         self._changed = changed
 
@@ -87,7 +94,7 @@ class Supervisor:
             while deaths and deaths[0] < now - WINDOW_S:
                 deaths.popleft()
             said = last_line(child.spec.log_file)
-            if code in PERMANENT or len(deaths) > RESTARTS_MAX:
+            if code in PERMANENT or len(deaths) > self._restarts_max:
                 log.error("child.failed", name=child.spec.name, exit_code=code, said=said)
                 self._set(child, "failed", reason=f"exit code {code}: {said}")
                 return
