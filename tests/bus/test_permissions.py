@@ -256,6 +256,7 @@ async def test_a_dead_workers_open_pull_swallows_nothing(server: EmbeddedServer,
     async with connect(server.endpoint("validator")) as dying, dying.subscribe(inbox := dying.new_inbox()):
         await dying.publish(next_request_subject("validator"), payload=ask, reply=inbox)
         await dying.request(stream_facts_subject(LOG_STREAM))  # It has arrived.
+    await anyio.sleep(0.2)  # The server has seen it go.
     wanted = concrete(WORKER_ROLES["validator"].filters[0].subject()).replace(f".{RUN}.{RUN}.", f".{RUN}.orchestrator.")
     stored = await call(admin, wanted, {})
     async with alive.subscribe(alive.new_inbox()) as subscription:

@@ -38,7 +38,7 @@ SETUP_REQUEST_S_MAX: Final = 20.0
 _NS: Final = 1_000_000_000
 _NOT_FOUND: Final = frozenset({10059, 10014})
 _JETSTREAM_MISSING: Final = frozenset({10076, 10039})
-_NO_ROOM: Final = frozenset({10047, 10023, 10074})
+_NO_ROOM: Final = frozenset({10047, 10023})
 
 _STREAM_LAWS: Final[dict[str, Any]] = {
     "retention": "limits",
