@@ -2,7 +2,7 @@
 
 ReplayError
 ├── RunUnknown       the log holds no record of this run: check the id
-└── CastIncomplete   a record was written by an agent that this version of Lumina has no pure core for: upgrade
+└── BlobLost         a blob is gone, changed, or not what its record says: the proof reports it as damage
 """
 
 
@@ -14,5 +14,5 @@ class RunUnknown(ReplayError):
     """The log holds no record of this run."""
 
 
-class CastIncomplete(ReplayError):
-    """An agent wrote to the log that this version can't re-decide."""
+class BlobLost(ReplayError):
+    """A blob is not what a record says. The message names the blob and the record."""

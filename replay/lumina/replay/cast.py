@@ -1,0 +1,49 @@
+"""Who takes part: the pure cores of all agents, built so that they can touch nothing."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from lumina.agents.governor import Governor
+from lumina.agents.orchestrator import Orchestrator
+from lumina.agents.ports import Keeper, Worker
+from lumina.agents.sandbox import Sandbox
+from lumina.agents.specialist import Specialist
+from lumina.agents.validator import Validator
+from lumina.bus.subjects import subject_matches, subject_of
+from lumina.events.base import Event
+from lumina.events.ids import StreamId
+from lumina.events.record import Recorded
+
+
+class Cast(msgspec.Struct, frozen=True, kw_only=True):
+    """The agents whose part can be decided again.
+
+    Attributes:
+        orchestrator: The keeper of runs; of its inputs only those of one run count for that run.
+        governor: The keeper of a node; it sees all runs.
+        workers: By the name under which they write.
+    """
+
+    orchestrator: Keeper[Any]
+    governor: Keeper[Any]
+    workers: Mapping[str, Worker[Any, Any]]
+
+
+def whole_cast(node: str = "local") -> Cast:
+    """Return all agents of a system whose one node is called `node`."""
+    workers: tuple[Worker[Any, Any], ...] = (Specialist(), Validator(), Sandbox(tiers={}))
+    return Cast(
+        orchestrator=Orchestrator(),
+        governor=Governor(node=StreamId(node)),
+        workers={worker.name: worker for worker in workers},
+    )
+
+
+def consumes(keeper: Keeper[Any], recorded: Recorded[Event]) -> bool:
+    """Return whether a record is among the inputs of a keeper. Its own answers are not."""
+    if recorded.agent == keeper.name:
+        return False
+    subject = subject_of(recorded.event, stream=recorded.stream, agent=recorded.agent)
+    return any(subject_matches(subject, pattern=each.subject()) for each in keeper.inputs)

@@ -1,0 +1,123 @@
+"""What a proof found: its verdict, and on failure the one place to look at."""
+
+from enum import Enum
+
+import msgspec
+
+
+class Status(Enum):
+    """OK: all was decided again and is equal to the byte. DIVERGED: it is not. DAMAGED: the log is not whole."""
+
+    OK = "ok"
+    DIVERGED = "diverged"
+    DAMAGED = "damaged"
+
+    @property
+    def exit_code(self) -> int:
+        """What the command ends with: 0, 3 or 5."""
+        return {Status.OK: 0, Status.DIVERGED: 3, Status.DAMAGED: 5}[self]
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """The first field in which two records differ, with both values as JSON texts.
+
+    Attributes:
+        field: For instance `time_ms` or `event.usage.generated_tokens`.
+        recorded: What stands in the log.
+        decided: What is decided now; `nothing` when there is no such record or value.
+    """
+
+    field: str
+    recorded: str
+    decided: str
+
+
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    """One record of a causal chain."""
+
+    seq: int
+    id: str
+    type: str
+    agent: str
+    stream: str
+
+
+class Divergence(msgspec.Struct, frozen=True, kw_only=True):
+    """A record that the same code, given the same records before it, would not write.
+
+    Attributes:
+        at: The record; when one is missing, the record that stands in its place.
+        difference: Where.
+        causes: The record's cause, the cause of that, and so on to the root.
+    """
+
+    at: Link
+    difference: Difference
+    causes: tuple[Link, ...] = ()
+
+
+class Damage(msgspec.Struct, frozen=True, kw_only=True):
+    """A place where the log, or what it names, is not what was written. `seq` is 0 when no record is concerned."""
+
+    seq: int
+    reason: str
+
+
+class Broken(msgspec.Struct, frozen=True, kw_only=True):
+    """An invariant that a history breaks, and at which record."""
+
+    invariant: str
+    at: Link
+    reason: str
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The verdict on a run, or on the whole log.
+
+    Attributes:
+        run: Which; None for the whole log.
+        records: How many were looked at.
+        decided: How many records of each agent were decided again and found equal.
+        blobs: How many blobs were found whole.
+        closed: Whether the run has ended; for the whole log, how many have.
+        pending: Decisions that are not in the log yet: of a keeper that is at work, or that was stopped.
+        broken: Invariants that don't hold, if they were asked for; `status` does not speak of them.
+    """
+
+    run: str | None
+    status: Status
+    records: int = 0
+    decided: dict[str, int] = {}
+    blobs: int = 0
+    closed: int = 0
+    pending: int = 0
+    divergence: Divergence | None = None
+    damage: Damage | None = None
+    broken: tuple[Broken, ...] = ()
+
+    def lines(self) -> tuple[str, ...]:
+        """Return the report for people, the verdict first."""
+        name = "the log" if self.run is None else self.run
+        counts = ", ".join(f"{agent} {count}" for agent, count in sorted(self.decided.items()))
+        if self.divergence is not None:
+            return (f"{name}: diverged at record {self.divergence.at.seq}", *_divergence_lines(self.divergence))
+        if self.damage is not None:
+            where = f" at record {self.damage.seq}" if self.damage.seq else ""
+            return (f"{name}: damaged{where}", f"  {self.damage.reason}")
+        verdict = "invariants broken" if self.broken else "ok"
+        lines = [f"{name}: {verdict}; {self.records} records, decided again: {counts or 'none'}; {self.blobs} blobs"]
+        if self.pending:
+            lines.append(f"  {self.pending} decisions are not in the log yet")
+        lines += [f"  record {one.at.seq} ({one.at.type}): {one.invariant}: {one.reason}" for one in self.broken]
+        return tuple(lines)
+
+
+def _divergence_lines(divergence: Divergence) -> tuple[str, ...]:
+    at, difference = divergence.at, divergence.difference
+    return (
+        f"  {at.type} {at.id} by {at.agent} in {at.stream}",
+        f"  field     {difference.field}",
+        f"  recorded  {difference.recorded}",
+        f"  decided   {difference.decided}",
+        *(f"  because of record {link.seq}: {link.type} {link.id} by {link.agent}" for link in divergence.causes),
+    )

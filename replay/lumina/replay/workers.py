@@ -1,0 +1,120 @@
+"""A worker's part of a history: derive effect and outcome again from the request and the recorded raw result."""
+
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any, Protocol
+
+import msgspec
+
+from lumina.agents.ports import Conclusion, Raw, Recording, Worker
+from lumina.bus.errors import BlobMissing
+from lumina.bus.log import Blobs
+from lumina.bus.subjects import subject_matches, subject_of
+from lumina.bus.workers import WORKER_ROLES
+from lumina.events.base import Event
+from lumina.events.codec import encode
+from lumina.events.execution import ExecutionFinished
+from lumina.events.generation import GenerationFinished
+from lumina.events.ids import EventId
+from lumina.events.node import ModelUnloaded
+from lumina.events.record import Head, Recorded, chain, draft_answer
+from lumina.events.validation import ValidationFinished
+from lumina.replay.comparing import first_difference, undecided
+from lumina.replay.errors import BlobLost
+from lumina.replay.keepers import FAILURES
+from lumina.replay.report import Difference
+
+Outcome = GenerationFinished | ValidationFinished | ExecutionFinished | ModelUnloaded
+
+
+class Needs(Protocol):
+    """Where the contents of blobs come from."""
+
+    async def __call__(self, digest: str, *, named_by: Recorded[Event]) -> bytes:
+        """Return the content. Raises BlobLost."""
+        ...
+
+
+class Shelf:
+    """Blobs, with an error that says who needs them, and a count of those found whole."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+        self.whole: set[str] = set()
+
+    async def __call__(self, digest: str, *, named_by: Recorded[Event]) -> bytes:
+        """Return the content. Raises BlobLost."""
+        try:
+            content = await self._blobs.get(digest)
+        except BlobMissing as error:
+            where = f"record {named_by.seq} ({named_by.type} {named_by.id})"
+            raise BlobLost(f"blob {digest}, which {where} names: {error}") from error
+        self.whole.add(digest)
+        return content
+
+
+class WorkerProof:
+    """All workers, following a history. Hand it every record in order."""
+
+    def __init__(self, workers: Mapping[str, Worker[Any, Any]], *, shelf: Needs) -> None:
+        self._workers = workers
+        self._shelf = shelf
+        self._requests: dict[tuple[EventId, str], Recorded[Event]] = {}
+        self.equal: dict[str, int] = dict.fromkeys(workers, 0)
+
+    def notice(self, recorded: Recorded[Event]) -> None:
+        """Remember a record that some worker answers."""
+        subject = subject_of(recorded.event, stream=recorded.stream, agent=recorded.agent)
+        for name in self._workers:
+            filters = WORKER_ROLES[name].filters
+            if any(subject_matches(subject, pattern=each.subject()) for each in filters):
+                self._requests[recorded.id, name] = recorded
+
+    async def take(self, recorded: Recorded[Event]) -> Difference | None:
+        """Return how an outcome differs from what is derived; None when it doesn't, and for other records.
+
+        Raises:
+            BlobLost: A blob that is needed for it is not there.
+        """
+        if recorded.agent not in self._workers:
+            return None
+        event = recorded.event
+        request = None
+        if recorded.causation is not None:
+            request = self._requests.pop((recorded.causation, recorded.agent), None)
+        if request is None or not isinstance(event, Outcome):
+            return undecided(recorded)
+        worker = self._workers[recorded.agent]
+        raw = await self._raw(event, worker=worker, outcome=recorded)
+        blobs = {digest: await self._shelf(digest, named_by=request) for digest in worker.needs(request)}
+        try:
+            effect = sha256(encode(worker.prepare(request, blobs=blobs))).hexdigest()
+            recording = Recording(effect=effect, raw=raw, ref=event.raw)
+            conclusion = worker.conclude(request, recording, blobs=blobs)
+        except FAILURES as error:
+            decided = f"{worker.name} fails on this request: {type(error).__name__}: {error}"
+            return Difference(field="record", recorded=recorded.type, decided=decided)
+        difference = _compared(recorded, request=request, conclusion=conclusion, time_ms=raw.ended_at_ms)
+        if difference is None:
+            for content in conclusion.blobs:
+                await self._shelf(sha256(content).hexdigest(), named_by=recorded)
+            self.equal[worker.name] += 1
+        return difference
+
+    async def _raw(self, event: Outcome, *, worker: Worker[Any, Any], outcome: Recorded[Event]) -> Raw:
+        content = await self._shelf(event.raw.digest, named_by=outcome)
+        try:
+            raw: Raw = msgspec.json.decode(content, type=worker.raw_type)
+        except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+            reason = f"the raw result of record {outcome.seq} ({outcome.type}), blob {event.raw.digest}: {error}"
+            raise BlobLost(reason) from error
+        return raw
+
+
+def _compared(
+    recorded: Recorded[Event], *, request: Recorded[Event], conclusion: Conclusion, time_ms: int
+) -> Difference | None:
+    """Return how an outcome differs from the derived one. Its place in its chain is the log's, and was checked."""
+    draft = draft_answer(conclusion.event, to=request, agent=recorded.agent, ordinal=0, time_ms=time_ms)
+    derived, _ = chain(draft, after=Head(position=recorded.position - 1, digest=recorded.previous))
+    return first_difference(recorded, derived)
