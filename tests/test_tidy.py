@@ -46,9 +46,10 @@ PURE = (
 EDGES = {
     "agents/lumina/agents/keeping.py": {"anyio": "runs keepers", "structlog": "tells the operator"},
     "agents/lumina/agents/working.py": {"anyio": "runs workers", "structlog": "the same", "time": "stamps chatter"},
-    "agents/lumina/agents/sandbox.py": {"anyio": "runs programs", "threading": "stops them", "time": "stamps outcomes"},
-    "agents/lumina/agents/stoppable.py": {"anyio": "runs threads", "threading": "tells them to stop"},
-    "agents/lumina/agents/validator.py": {"anyio": "runs tools", "threading": "stops them", "time": "stamps outcomes"},
+    "agents/lumina/agents/specialist_calls.py": {"anyio": "the effect", "structlog": "the same", "time": "measures it"},
+    "agents/lumina/agents/validator.py": {"anyio": "the effect", "threading": "a flag to stop it", "time": "its end"},
+    "agents/lumina/agents/sandbox.py": {"anyio": "the effect", "threading": "a flag to stop it", "time": "its end"},
+    "agents/lumina/agents/stoppable.py": {"anyio": "runs effects in threads", "threading": "a flag to stop them"},
     "events/lumina/events/record.py": {"datetime": "RFC 3339 text of a given time; it reads no clock"},
     "projections/lumina/projections/store.py": {"structlog": "tells that a store was rebuilt; it is the fold's edge"},
 }
