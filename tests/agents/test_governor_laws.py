@@ -23,11 +23,10 @@ WIDE, PINNED, AWAY = (
     remote("away", slots=2),
 )
 OFFERS = (SMALL, MIDDLE, LARGE, WIDE, PINNED, AWAY)
-MODELS = st.sampled_from([*(offer.model for offer in OFFERS), "unheard-of"])
 RUNS = st.sampled_from(["r-1", "r-2", "r-3"])
 NODES = st.builds(
     lambda models, bytes_max, file: node(*models, bytes_max=bytes_max, idle_ms=60_000, file=file),
-    st.lists(st.sampled_from(OFFERS), min_size=1, max_size=6, unique_by=lambda offer: offer.model),
+    st.lists(st.sampled_from(OFFERS), min_size=2, max_size=6, unique_by=lambda offer: offer.model),
     st.sampled_from([2 * GB, 3 * GB, 4 * GB, 6 * GB]),
     st.sampled_from(["a", "b"]),
 )
@@ -52,10 +51,12 @@ class GovernorMachine(RuleBasedStateMachine):
         """Let the node start again, with the same or another configuration."""
         self.scene.announce(announced)
 
-    @rule(model=MODELS, run=RUNS, times=st.integers(1, 3))
-    def ask(self, model: str, run: str, times: int) -> None:
-        """Let a run ask a model."""
-        for _ in range(times):
+    @rule(pick=st.data(), run=RUNS, times=st.integers(1, 3))
+    def ask(self, pick: st.DataObject, run: str, times: int) -> None:
+        """Let a run ask a model, mostly one that the node has."""
+        known = self.scene.ledger.node.models if self.scene.ledger.node else OFFERS
+        models = [*(offer.model for offer in known), "small", "unheard-of"]
+        for model in pick.draw(st.lists(st.sampled_from(models), min_size=times, max_size=times)):
             self.scene.ask(model, run=run)
 
     @precondition(lambda self: self.scene.ledger.out)
@@ -64,6 +65,14 @@ class GovernorMachine(RuleBasedStateMachine):
         """Let a specialist end any of the leases that are out."""
         lease = pick.draw(st.sampled_from([one.id for one in self.scene.leases()]))
         self.scene.finish(self.scene.granted(lease), outcome=outcome, load_ms=load_ms)
+
+    @precondition(lambda self: self.scene.ledger.out)
+    @rule(limit=st.integers(1, 5))
+    def answer_all(self, limit: int) -> None:
+        """Let specialists answer what is out, as they mostly do."""
+        for _ in range(limit):
+            if self.scene.ledger.out:
+                self.scene.finish(load_ms=10)
 
     @precondition(lambda self: self.scene.ledger.unloading)
     @rule(pick=st.data())
@@ -105,7 +114,7 @@ class GovernorMachine(RuleBasedStateMachine):
 
 
 GovernorMachine.TestCase.settings = settings(
-    max_examples=120, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=200, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 TestGovernorMachine = GovernorMachine.TestCase
 
