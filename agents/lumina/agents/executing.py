@@ -8,7 +8,7 @@ import msgspec
 
 from lumina.agents.ports import Conclusion, Raw, Recording
 from lumina.events.base import Event
-from lumina.events.contract import Form, Limits
+from lumina.events.contract import Limits
 from lumina.events.execution import ExecutionFinished, ExecutionRequested, ExecutionVerdict
 from lumina.events.record import Recorded
 from lumina.events.values import BlobRef, FileRef
@@ -89,8 +89,6 @@ def prepare(request: ExecutionRequested, *, blobs: Mapping[str, bytes]) -> Execu
         files=tuple(File(name=file.name, content=blobs[file.blob.digest]) for file in request.files),
     )
     objection = permitted_values_are_json(contract) or ""
-    if contract.form is Form.FUNCTION and contract.entry is None:
-        objection = "the contract names no function to call"
     return ExecutionEffect(program=program, tier=request.tier, urls=request.urls, objection=objection)
 
 

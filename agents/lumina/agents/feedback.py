@@ -38,7 +38,9 @@ _SPACES: Final = re.compile(r"\s+")
 def validation_trouble(finished: ValidationFinished, *, code: BlobRef) -> Trouble:
     """Return what failed validation says about `code`."""
     errors = [finding for finding in finished.findings if finding.severity is Severity.ERROR]
-    items = tuple(_finding_text(finding) for finding in errors) or (finished.detail or "the code was not accepted",)
+    items = tuple(_finding_text(finding) for finding in _one_per_line(errors)) or (
+        finished.detail or "the code was not accepted",
+    )
     repairable = any(_is_repairable(finding.rule) or _is_repairable(finding.message) for finding in errors)
     return _fault(items, code=code, repairable=repairable)
 
@@ -68,6 +70,14 @@ def last_words(stderr: str) -> str | None:
         if (found := _LAST_WORDS.match(line.strip())) is not None:
             return found.group(1)
     return None
+
+
+def _one_per_line(errors: list[Finding]) -> list[Finding]:
+    """Return the first finding of each line: two tools say the same about one line."""
+    told: dict[int, Finding] = {}
+    for index, finding in enumerate(errors):
+        told.setdefault(finding.line or -index - 1, finding)
+    return list(told.values())
 
 
 def _finding_text(finding: Finding) -> str:

@@ -111,7 +111,7 @@ def _function(contract: OutputContract, run: RunResult) -> tuple[Check, ...]:
 
 def _case(contract: OutputContract, *, number: int, lines: list[ResultLine]) -> Check:
     case = contract.cases[number]
-    name = sentence(f"{contract.entry or 'main'}({_inside(case.arguments)})", limit=_SHOWN)
+    name = sentence(f"{contract.entry or 'the function'}({_inside(case.arguments)})", limit=_SHOWN)
     shown = ""
     for line in lines:
         if line.error is not UNSET:

@@ -10,6 +10,8 @@ from lumina.events.values import Identifier, Text, Value
 from lumina.sandbox.port import DRIVERS, TEMPORARY, File, Job
 from lumina.sandbox.reports import exported_timeline
 
+ANY_FUNCTION: Final = "-"
+"""What the drivers take for the name of a function that the request does not name."""
 CALLS_FILE: Final = ".calls.json"
 TIMELINE_FILE: Final = ".timeline.json"
 PAGES_FILE: Final = ".pages.json"
@@ -29,7 +31,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     """A program with everything that may enter the sandbox, and nothing of what it should answer.
 
     Attributes:
-        entry: For FUNCTION, the function's name.
+        entry: For FUNCTION, the function's name; None for the one that there is.
         calls: For FUNCTION. Without any, loading the program is all that is tried.
         files: Beside it in its folder.
     """
@@ -88,7 +90,7 @@ def run_job(program: Program, *, served: Served | None = None) -> Job:
         case Form.FUNCTION:
             files.append(File(name=CALLS_FILE, content=msgspec.json.encode(program.calls)))
             driver = "call_python.py" if is_python else "call_node.cjs"
-            command = (runtime, f"{DRIVERS}/harness/{driver}", program.entry or "main", CALLS_FILE)
+            command = (runtime, f"{DRIVERS}/harness/{driver}", program.entry or ANY_FUNCTION, CALLS_FILE)
         case Form.TIMELINE:
             command = (runtime, f"{DRIVERS}/harness/export_timeline.cjs")
         case Form.ROWS | Form.FILE | Form.SCRIPT:

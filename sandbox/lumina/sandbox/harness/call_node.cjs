@@ -31,6 +31,12 @@ function explain(error) {
   return (at ? `${said} (line ${at[1]})` : said).slice(0, 1000);
 }
 
+// The request named no function: the exported one is meant, of several the first.
+function anyFunction(exported) {
+  if (typeof exported === "function") return exported;
+  return Object.values(exported ?? {}).find((value) => typeof value === "function");
+}
+
 let failed = false;
 function fail(call, turn, error) {
   if (!failed) {
@@ -44,7 +50,11 @@ function fail(call, turn, error) {
 async function main() {
   let called;
   try {
-    called = require("/code/main.js")[name];
+    const exported = require("/code/main.js");
+    called = name === "-" ? anyFunction(exported) : exported[name];
+    if (typeof called !== "function" && name === "-") {
+      throw new TypeError("main.js does not export a function; end it with module.exports = { NAME };");
+    }
     if (typeof called !== "function") {
       throw new TypeError(`main.js does not export a function ${name}; end it with module.exports = { ${name} };`);
     }

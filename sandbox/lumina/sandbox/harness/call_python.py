@@ -1,6 +1,6 @@
 """Runs inside a sandbox: loads `main.py`, calls one function of it, and reports each result as a line of JSON.
 
-Arguments: the function's name, the file with the calls `[{"arguments": "[1, 2]", "repeat": 1}, ...]`. Only arguments
+Arguments: the function's name (`-` for the last one that the program defines), the file with the calls `[{"arguments": "[1, 2]", "repeat": 1}, ...]`. Only arguments
 come in here; what the results should be stays outside, since the program under test shares this process and could
 read it. Lines: `{"call": 0, "turn": 0, "value": ...}`, or `"error"` instead of `"value"`; call -1 is the loading.
 Standard library only.
@@ -12,10 +12,11 @@ import os
 import sys
 import traceback
 from collections.abc import Coroutine
-from types import CodeType, ModuleType, TracebackType
+from types import CodeType, FunctionType, ModuleType, TracebackType
 from typing import TextIO
 
 PROGRAM = "main.py"
+ANY = "-"
 
 
 class Failed(Exception):
@@ -31,9 +32,19 @@ def load(name: str) -> object:
     sys.modules["main"] = module
     code: CodeType = compile(source, PROGRAM, "exec")
     exec(code, module.__dict__)  # noqa: S102 - to run it is the purpose; the sandbox is around
+    if name == ANY:
+        defined = [value for key, value in module.__dict__.items() if not key.startswith("_") and is_own(value)]
+        if not defined:
+            raise Failed(f"{PROGRAM} does not define a function")
+        return defined[-1]  # helpers come first
     if name not in module.__dict__:
         raise Failed(f"{PROGRAM} does not define {name}")
     return module.__dict__[name]
+
+
+def is_own(value: object) -> bool:
+    """Return whether `value` is a function that the program defines itself, not one that it imports."""
+    return isinstance(value, FunctionType) and value.__module__ == "main"
 
 
 def call(function: object, arguments: list[object]) -> str:
