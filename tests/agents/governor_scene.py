@@ -20,8 +20,8 @@ from lumina.events.generation import (
     Usage,
 )
 from lumina.events.ids import EventId, StreamId, root_event_id
-from lumina.events.lease import LeaseGranted
-from lumina.events.node import Backend, ModelOffer, ModelUnloaded, NodeAnnounced
+from lumina.events.lease import LeaseGranted, LeaseRefused, LeaseReleased
+from lumina.events.node import Backend, ModelOffer, ModelUnloaded, NodeAnnounced, UnloadRequested
 from lumina.events.record import NO_DIGEST, Draft, Recorded, from_headers, to_headers
 from lumina.events.run import RunClosed, RunStatus
 from lumina.events.timer import TimerElapsed
@@ -207,3 +207,24 @@ def decided_again(records: Sequence[Recorded[Event]]) -> list[str]:
     """Return the digests of what a fresh governor says to the inputs among `records`."""
     decider = Decider(Governor())
     return [answer.digest for one in records if one.agent != "governor" for answer in decider.take(one)]
+
+
+def granted(answers: Sequence[Event]) -> LeaseGranted:
+    """Return the one answer, which must be a lease."""
+    (lease,) = answers
+    assert isinstance(lease, LeaseGranted)
+    return lease
+
+
+def refused(answers: Sequence[Event]) -> LeaseRefused:
+    """Return the one answer, which must be a refusal."""
+    (refusal,) = answers
+    assert isinstance(refusal, LeaseRefused)
+    return refusal
+
+
+def unload(answers: Sequence[Event]) -> UnloadRequested:
+    """Return the last answer, which must ask for memory; before it a lease may be released."""
+    assert all(isinstance(answer, LeaseReleased) for answer in answers[:-1])
+    assert isinstance(answers[-1], UnloadRequested)
+    return answers[-1]
