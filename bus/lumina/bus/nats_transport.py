@@ -92,6 +92,7 @@ class NatsTransport:
         self._connected = anyio.Event()
         self._closed = False
         self._starting = True
+        self._stopping = False
         self._last_problem = "no answer"
         self._requests: dict[str, _Replies] = {}
         self._subscriptions: set[_Subscription] = set()
@@ -119,6 +120,7 @@ class NatsTransport:
                 pending_size=0,  # 1: raises OutboundBufferLimitError instead of keeping what can't be sent now.
             )
         except (TimeoutError, nats_errors.Error, OSError) as error:
+            await self._client.close()  # nats-py leaves the socket of the last attempt open.
             where = f"{self._endpoint.url} as {self._endpoint.name}"
             if _UNAUTHORIZED in str(error).lower():
                 raise Forbidden(f"{where}: the server does not know these credentials") from error
@@ -132,6 +134,7 @@ class NatsTransport:
 
     async def stop(self) -> None:
         """Disconnect. Everybody who still waits gets LogUnavailable."""
+        self._stopping = True
         await self._client.close()
 
     @property
@@ -237,7 +240,7 @@ class NatsTransport:
         self._connected = anyio.Event()
         for replies in list(self._requests.values()):
             replies.inbox.fail(LogUnavailable, f"{replies.subject}: the connection was lost before the answer came")
-        if not self._starting:
+        if not (self._starting or self._stopping):
             log.warning("bus.disconnected", name=self._endpoint.name)
 
     async def _on_reconnected(self) -> None:
