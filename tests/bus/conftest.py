@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,26 +18,53 @@ from nats.js import api
 from nats.js.client import JetStreamContext
 
 from lumina.bus.endpoint import Endpoint
+from lumina.bus.errors import LogUnavailable
 from lumina.bus.jetstream import JetStreamLog
 from lumina.bus.memory import MemoryLog
-from lumina.bus.nats_transport import connect
+from lumina.bus.nats_transport import NatsTransport, connect
 from lumina.bus.subjects import (
     BLOB_CHUNK_PREFIX,
     BLOB_META_PREFIX,
     BLOB_STREAM,
     LOG_ALL,
     LOG_ID_METADATA,
+    LOG_PREFIX,
     LOG_STREAM,
     TAIL_ALL,
     worker_consumer,
 )
-from lumina.bus.transport import Transport
+from lumina.bus.transport import NO_HEADERS, REQUEST_S_MAX, Message, Transport
 from lumina.bus.workers import WORKER_ROLES
 
 START_S_MAX = 20.0
 TEST_ACK_WAIT_S = 1.0
 TEST_DUPLICATE_WINDOW_S = 0.1
 """Far shorter than in production, so that nothing can rest on the server's dedupe window."""
+
+
+class LossyTransport(NatsTransport):
+    """A connection on which the answers to appends can get lost: the append lands, and nobody hears that it did."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        super().__init__(endpoint)
+        self.lose = 0
+        self.lost = 0
+
+    async def request(
+        self,
+        subject: str,
+        *,
+        payload: bytes = b"",
+        headers: Mapping[str, str] = NO_HEADERS,
+        timeout_s: float = REQUEST_S_MAX,
+    ) -> Message:
+        """Ask, and perhaps pretend that the answer never came."""
+        answer = await super().request(subject, payload=payload, headers=headers, timeout_s=timeout_s)
+        if subject.startswith(LOG_PREFIX) and self.lose:
+            self.lose -= 1
+            self.lost += 1
+            raise LogUnavailable("the answer was lost")
+        return answer
 
 
 @dataclass
@@ -165,6 +192,16 @@ class LogServer:
         """Connect as Lumina's processes do."""
         async with connect(Endpoint(url=self.url, name=name)) as transport:
             yield transport
+
+    @asynccontextmanager
+    async def lossy(self) -> AsyncIterator[LossyTransport]:
+        """Connect in a way that loses answers when it is told to."""
+        transport = LossyTransport(Endpoint(url=self.url, name="lossy"))
+        await transport.start(timeout_s=START_S_MAX)
+        try:
+            yield transport
+        finally:
+            await transport.stop()
 
 
 @pytest.fixture

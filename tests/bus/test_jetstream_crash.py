@@ -1,8 +1,5 @@
 """The log on JetStream when connections break and servers are killed."""
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-
 import anyio
 import pytest
 from nats.aio.client import Client
@@ -13,7 +10,6 @@ from lumina.bus.errors import Forbidden, LogUnavailable
 from lumina.bus.jetstream import JetStreamLog
 from lumina.bus.nats_transport import NatsTransport, connect
 from lumina.bus.subjects import LOG_ALL, LOG_PREFIX, Filter
-from lumina.bus.transport import NO_HEADERS, REQUEST_S_MAX, Message
 from lumina.events.base import Event
 from lumina.events.ids import StreamId, root_event_id
 from lumina.events.node import UnloadReason, UnloadRequested
@@ -37,46 +33,10 @@ def draft(number: int, *, event: Event | None = None) -> Draft[Event]:
     )
 
 
-class LossyTransport(NatsTransport):
-    """A connection on which the answers to appends can get lost: the append lands, and nobody hears that it did."""
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        super().__init__(endpoint)
-        self.lose = 0
-        self.lost = 0
-
-    async def request(
-        self,
-        subject: str,
-        *,
-        payload: bytes = b"",
-        headers: Mapping[str, str] = NO_HEADERS,
-        timeout_s: float = REQUEST_S_MAX,
-    ) -> Message:
-        """Ask, and perhaps pretend that the answer never came."""
-        answer = await super().request(subject, payload=payload, headers=headers, timeout_s=timeout_s)
-        if subject.startswith(LOG_PREFIX) and self.lose:
-            self.lose -= 1
-            self.lost += 1
-            raise LogUnavailable("the answer was lost")
-        return answer
-
-
-@asynccontextmanager
-async def lossy(server: LogServer) -> AsyncIterator[LossyTransport]:
-    """Connect with a `LossyTransport`."""
-    transport = LossyTransport(Endpoint(url=server.url, name="lossy"))
-    await transport.start(timeout_s=10)
-    try:
-        yield transport
-    finally:
-        await transport.stop()
-
-
 async def test_a_lost_acknowledgement_is_resolved_by_reading(log_server: LogServer) -> None:
     """An append whose answer was lost returns the record that landed, and does not append a second one."""
     await log_server.set_up()
-    async with lossy(log_server) as transport:
+    async with log_server.lossy() as transport:
         log = JetStreamLog(transport)
         await log.append(draft(1))
         transport.lose = 1

@@ -1,0 +1,108 @@
+"""Checkpoints and the gate, on the log in memory; the damage itself is in `test_damage.py`."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from lumina.bus.errors import CheckpointFailed, LogDamaged
+from lumina.bus.gate import Checkpoint, CheckpointFile, guarded, pass_gate
+from lumina.bus.memory import MemoryLog
+from lumina.events.base import Event
+from lumina.events.ids import EventId, StreamId, root_event_id
+from lumina.events.record import Draft
+from lumina.events.timer import TimerElapsed
+
+pytestmark = pytest.mark.anyio
+
+RUN = StreamId("r-1")
+
+
+def draft(number: int) -> Draft[Event]:
+    """Return a draft whose slot is named by `number`."""
+    return Draft(
+        event=TimerElapsed(timer="t", due=number),
+        id=root_event_id(RUN, name=str(number)),
+        stream=RUN,
+        agent="clock",
+        time_ms=number,
+        causation=None,
+    )
+
+
+def checkpoint(seq: int, *, log_id: str = "memory") -> Checkpoint:
+    """Return a checkpoint at `seq` that no record has."""
+    return Checkpoint(log_id=log_id, seq=seq, event=EventId("a" * 32), digest="b" * 64)
+
+
+async def test_the_gate_is_open_without_a_checkpoint(tmp_path: Path) -> None:
+    """The first start has nothing to compare with."""
+    await pass_gate(MemoryLog(), CheckpointFile(tmp_path / "none.json"))
+
+
+async def test_a_guarded_log_keeps_its_checkpoint(tmp_path: Path) -> None:
+    """At the end of the block the checkpoint names the last append, and the next start passes the gate."""
+    path = tmp_path / "deep" / "checkpoint.json"
+    log = MemoryLog()
+    async with guarded(log, path, save_every_s=1_000) as guard:
+        first = await guard.append(draft(1))
+        saved = CheckpointFile(path).load()
+        assert saved is not None
+        assert saved.seq == 1
+        last = await guard.append(draft(2))
+        assert [each async for each in guard.read()] == [first, last]
+        assert await guard.find(last.id, stream=RUN, agent="clock") == last
+    assert CheckpointFile(path).load() == Checkpoint(log_id="memory", seq=2, event=last.id, digest=last.digest)
+    async with guarded(log, path) as guard:
+        assert await guard.last_seq() == 2
+
+
+async def test_a_checkpoint_does_not_go_back(tmp_path: Path) -> None:
+    """Appending to a slot that was filled long ago leaves the checkpoint where it is."""
+    path = tmp_path / "checkpoint.json"
+    async with guarded(MemoryLog(), path, save_every_s=0) as guard:
+        await guard.append(draft(1))
+        await guard.append(draft(2))
+        await guard.append(draft(1))
+    saved = CheckpointFile(path).load()
+    assert saved is not None
+    assert saved.seq == 2
+
+
+@pytest.mark.parametrize(
+    ("standing", "reason"),
+    [
+        (checkpoint(1), "stands there"),
+        (checkpoint(9), "lost its tail"),
+        (checkpoint(1, log_id="another"), "this is the log"),
+    ],
+)
+async def test_the_gate_is_closed(tmp_path: Path, standing: Checkpoint, reason: str) -> None:
+    """Another record, a shorter log and another log are refused, with the way to repair them."""
+    log = MemoryLog()
+    await log.append(draft(1))
+    file = CheckpointFile(tmp_path / "checkpoint.json")
+    file.save(standing)
+    with pytest.raises(LogDamaged, match=reason) as caught:
+        await pass_gate(log, file)
+    assert "restore it from a backup" in str(caught.value)
+    assert str(file.path) in str(caught.value)
+
+
+async def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    """A checkpoint that can't be written is an error with the reason, and the old checkpoint stands."""
+    full = Path("/dev/full")
+    file = CheckpointFile(tmp_path / "checkpoint.json")
+    file.save(checkpoint(1))
+    (tmp_path / "checkpoint.json.new").symlink_to(full)
+    with pytest.raises(CheckpointFailed, match=os.strerror(errno.ENOSPC)):
+        file.save(checkpoint(2))
+    assert file.load() == checkpoint(1)
+
+    log = MemoryLog()
+    (tmp_path / "other.json.new").symlink_to(full)
+    with pytest.raises(CheckpointFailed, match="free disk space"):
+        async with guarded(log, tmp_path / "other.json") as guard:
+            await guard.append(draft(1))
+    assert await log.last_seq() == 1
