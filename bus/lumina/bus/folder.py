@@ -68,17 +68,17 @@ def make_folder(home: Path) -> Path:
     return folder
 
 
-def check_room(folder: Path) -> None:
+def check_room(folder: Path, *, bytes_min: int = ROOM_BYTES_MIN) -> None:
     """Check that a server has room to start in.
 
     Raises:
         ServerFailed: The disk is full.
     """
     free = shutil.disk_usage(folder).free
-    if free < ROOM_BYTES_MIN:
+    if free < bytes_min:
         raise ServerFailed(
             f"the disk of {folder} is full: {free / 2**20:.0f} MiB are free and "
-            f"{ROOM_BYTES_MIN / 2**20:.0f} MiB are needed; make room and start again, nothing is lost"
+            f"{bytes_min / 2**20:.0f} MiB are needed; make room and start again, nothing is lost"
         )
 
 

@@ -116,8 +116,8 @@ def consumer_permissions(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     That account holds mirrors of the log and of the blobs, under the same names, so that standard clients work: they
     create ephemeral consumers, pull or push, on the mirrors. (They have to name the stream: a mirror has no subjects
     by which to find it.) Nothing leads from that account to the log itself: the
-    worst that a hostile consumer can do is to have the server delete or fill the mirrors, which are made again at the
-    next start.
+    worst that a hostile consumer can do is to have the server delete the mirrors, which are made again at the next
+    start.
     """
     publish = [f"{JS_API}.INFO", f"{JS_API}.STREAM.NAMES", f"{JS_API}.STREAM.LIST"]
     for stream in (LOG_STREAM, BLOB_STREAM):

@@ -83,6 +83,7 @@ async def embedded_server(
     die_with_parent: bool = False,
     port: int | None = None,
     store_bytes_max: int | None = None,
+    stop_s_max: float = STOP_S_MAX,
 ) -> AsyncIterator[EmbeddedServer]:
     """Run a NATS server with Lumina's streams on the data folder `home` until the end of the block.
 
@@ -93,6 +94,7 @@ async def embedded_server(
         die_with_parent: Have the kernel stop the server when this process is killed.
         port: Where to listen on 127.0.0.1; by default where it did the last time, or any free port.
         store_bytes_max: Room for the log and the blobs together; can be raised later, never lowered.
+        stop_s_max: How long it may take to stop at the end before it is killed.
 
     Raises:
         ServerFailed: It runs already, or can't start; one sentence says why and what to do.
@@ -107,7 +109,8 @@ async def embedded_server(
         configuration = write_configuration(home, folder=folder, port=listen, sync=sync)
         log_from = _size(folder / "server.log")
         parent = os.getpid() if die_with_parent else None
-        async with _process(command(configuration, die_with_parent=parent), folder=folder, lock=lock) as process:
+        line = command(configuration, die_with_parent=parent)
+        async with _process(line, folder=folder, lock=lock, stop_s_max=stop_s_max) as process:
             await wait_ready(process, folder=folder, port=listen, log_from=log_from)
             url = f"nats://{LOOPBACK}:{listen}"
             try:
@@ -170,7 +173,9 @@ async def _set_up(home: Path, *, url: str, store_bytes_max: int | None) -> str:
 
 
 @asynccontextmanager
-async def _process(line: list[str], *, folder: Path, lock: FolderLock) -> AsyncIterator[anyio.abc.Process]:
+async def _process(
+    line: list[str], *, folder: Path, lock: FolderLock, stop_s_max: float
+) -> AsyncIterator[anyio.abc.Process]:
     """Start the server in a session of its own, so that Ctrl-C in a terminal stops the agents before it."""
     environment = {"GOMEMLIMIT": MEMORY_LIMIT, **os.environ}
     with (folder / "server.err").open("wb") as errors:
@@ -188,17 +193,17 @@ async def _process(line: list[str], *, folder: Path, lock: FolderLock) -> AsyncI
         yield process
     finally:
         with anyio.CancelScope(shield=True):
-            await _stop(process)
+            await _stop(process, stop_s_max=stop_s_max)
 
 
-async def _stop(process: anyio.abc.Process) -> None:
+async def _stop(process: anyio.abc.Process, *, stop_s_max: float) -> None:
     """Ask it to stop, and make it after a while; JetStream's files survive both."""
     if process.returncode is None:
         process.terminate()
-        with anyio.move_on_after(STOP_S_MAX):
+        with anyio.move_on_after(stop_s_max):
             await process.wait()
     if process.returncode is None:
-        log.warning("server.killed", pid=process.pid, after_s=STOP_S_MAX)
+        log.warning("server.killed", pid=process.pid, after_s=stop_s_max)
         process.kill()
     await process.aclose()
 

