@@ -72,7 +72,11 @@ In NATS headers, as CloudEvents attributes in binary mode.
 | `ce-traceparent` | W3C trace context, derived from stream and id |
 | `ce-luminaposition` | Its place in its writer's chain in this stream, from 1 |
 | `ce-luminaprevious` | Digest of the record before it in that chain; 64 zeros for the first |
-| `ce-luminadigest` | SHA-256 over envelope and body; a reader that finds another one must stop |
+| `ce-luminadigest` | Digest of the record, see below; a reader that finds another one must stop |
+
+The digest of a record is SHA-256 over a compact JSON object with the keys `id`, `type`, `stream`, `agent`, `time_ms`
+(milliseconds since 1970), `causation` (null for none), `position`, `previous`, in this order, a line feed, and the
+bytes of the body. `examples/consumers/` checks it in Python and in JavaScript.
 """
 
 
