@@ -154,12 +154,12 @@ def parse_config(raw: Mapping[str, Any], *, file: Path, environ: Mapping[str, st
     models: list[ModelConfig] = []
     for index, table in enumerate(listed):
         where = f"models[{index}]"
-        before = len(problems)
         fields = _fields(ModelConfig, table, where=f"{where}.", problems=problems)
-        if len(problems) == before:
-            model = _absolute(ModelConfig(**fields), folder=file.parent)
-            problems += [f"{where}.{problem}" for problem in _model_problems(model, environ=environ)]
-            models.append(model)
+        if not fields.keys() >= {"id", "path", "url"} & table.keys() or "id" not in fields:
+            continue  # what else is wrong with it depends on these
+        model = _absolute(ModelConfig(**fields), folder=file.parent)
+        problems += [f"{where}.{problem}" for problem in _model_problems(model, environ=environ)]
+        models.append(model)
     problems += _name_problems(listed)
     top = _fields(NodeConfig, {key: raw[key] for key in raw if key != "models"}, where="", problems=problems)
     if bytes_of(top.get("ram", "50%"), available=2**40) is None:
@@ -205,11 +205,17 @@ def digest(config: NodeConfig) -> str:
     """Return SHA-256 over the configuration and the size and time of change of every model file.
 
     When it changes, what is resident may be the wrong model. The share of memory that is free is not part of it.
+
+    Raises:
+        CorruptModel: A model file was removed since the configuration was read.
     """
     parts = [encode(config)]
     for model in config.models:
         if model.path is not None:
-            found = Path(model.path).stat()
+            try:
+                found = Path(model.path).stat()
+            except OSError as error:
+                raise _gone(model.path, error) from error
             parts.append(f"{model.path} {found.st_size} {found.st_mtime_ns}".encode())
     return sha256(b"\n".join(parts)).hexdigest()
 
@@ -268,7 +274,11 @@ def _header(path: str) -> Header:
     try:
         return read_header(Path(path))
     except OSError as error:
-        raise CorruptModel(f"{path} can't be read any more: {error.strerror}; put it back") from error
+        raise _gone(path, error) from error
+
+
+def _gone(path: str, error: OSError) -> CorruptModel:
+    return CorruptModel(f"{path} can't be read any more: {error.strerror}; put it back")
 
 
 def _context(model: ModelConfig, header: Header) -> int:
