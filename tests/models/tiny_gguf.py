@@ -4,6 +4,7 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+import numpy.typing as npt
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -13,9 +14,19 @@ WORDS = ("def", "return", "true", "false", "null", "import", "function")
 
 
 def write_tiny_gguf(
-    path: Path, *, layers: int = 2, width: int = 64, feed_forward: int = 128, context: int = 2048, seed: int = 1
+    path: Path,
+    *,
+    layers: int = 2,
+    width: int = 64,
+    feed_forward: int = 128,
+    context: int = 2048,
+    seed: int = 1,
+    endless: bool = False,
 ) -> Path:
-    """Write the model to `path` and return it. The defaults make about 0.4 MB."""
+    """Write the model to `path` and return it. The defaults make about 0.5 MB.
+
+    An `endless` one never ends its answer by itself.
+    """
     heads, kv_heads = 4, 2
     tokens = _tokens()
     writer = gguf.GGUFWriter(path, "llama")
@@ -33,7 +44,8 @@ def write_tiny_gguf(
     writer.add_file_type(0)
     writer.add_chat_template(CHATML)
     _add_tokenizer(writer, tokens)
-    _add_tensors(writer, layers=layers, width=width, ff=feed_forward, vocabulary=len(tokens), seed=seed)
+    silent = [index for index, (_, _, of) in enumerate(tokens) if of == gguf.TokenType.CONTROL] if endless else []
+    _add_tensors(writer, layers=layers, width=width, ff=feed_forward, vocabulary=len(tokens), seed=seed, silent=silent)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -66,15 +78,19 @@ def _add_tokenizer(writer: gguf.GGUFWriter, tokens: list[tuple[str, float, int]]
     writer.add_add_space_prefix(False)
 
 
-def _add_tensors(writer: gguf.GGUFWriter, *, layers: int, width: int, ff: int, vocabulary: int, seed: int) -> None:
+def _add_tensors(
+    writer: gguf.GGUFWriter, *, layers: int, width: int, ff: int, vocabulary: int, seed: int, silent: list[int]
+) -> None:
     noise = np.random.default_rng(seed)
 
-    def matrix(rows: int, columns: int, scale: float) -> np.ndarray:
+    def matrix(rows: int, columns: int, scale: float) -> npt.NDArray[np.float32]:
         return (noise.standard_normal((rows, columns)) * float(scale)).astype(np.float32)
 
     half = width // 2  # two of four heads
     writer.add_tensor("token_embd.weight", matrix(vocabulary, width, 1.0))
-    writer.add_tensor("output.weight", matrix(vocabulary, width, 2 / width**0.5))
+    output = matrix(vocabulary, width, 2 / width**0.5)
+    output[silent] = 0.0  # never among the likely ones
+    writer.add_tensor("output.weight", output)
     writer.add_tensor("output_norm.weight", np.ones(width, dtype=np.float32))
     shapes = {
         "attn_q": (width, width),

@@ -18,8 +18,6 @@ from lumina.events.generation import PlanItem
 from lumina.models.backend import Finish
 
 PLAN_ITEMS_MAX: Final = 8
-PLAN_BRIEF_CHARACTERS_MAX: Final = 1_500
-"""Of one item in the schema: more makes llama.cpp's grammar too large."""
 
 _FENCE: Final = re.compile(
     r"^[ \t]*(?P<fence>```+|~~~+)[ \t]*(?P<language>[\w+#.-]*)[^\n]*\n(?P<body>.*?)"
@@ -107,8 +105,11 @@ def read_plan(text: str, *, kinds: Sequence[str], finish: Finish) -> Plan | Cut 
 
 
 def plan_schema(kinds: Sequence[str]) -> dict[str, Any]:
-    """Return the JSON schema of a plan, for constrained decoding."""
-    brief = {"type": "string", "minLength": 1, "maxLength": PLAN_BRIEF_CHARACTERS_MAX}
+    """Return the JSON schema of a plan, for constrained decoding.
+
+    It limits no lengths: llama.cpp refuses grammars with long repetitions. The token limit and `read_plan` do.
+    """
+    brief = {"type": "string", "minLength": 1}
     entry = {
         "type": "object",
         "properties": {"kind": {"enum": list(kinds)}, "brief": brief},

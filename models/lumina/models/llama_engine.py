@@ -193,7 +193,7 @@ class LlamaEngine:
         )
 
     def _tokens(self, ask: Chat, *, prompt: list[int]) -> Iterator[int]:
-        grammar = None if ask.schema is None else LlamaGrammar.from_string(grammar_of(ask.schema), verbose=False)
+        grammar = None if ask.schema is None else self._grammar(ask.schema)
         self._llama.set_seed(ask.seed)
         tokens: Iterator[int] = self._llama.generate(
             prompt,
@@ -205,6 +205,18 @@ class LlamaEngine:
             grammar=grammar,
         )
         return tokens
+
+    def _grammar(self, schema: dict[str, Any]) -> Any:
+        """Return the grammar of a schema, tried out first: one that llama.cpp refuses would end the process later."""
+        try:
+            text = grammar_of(schema)
+        except (AssertionError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise ModelError(f"this JSON schema can't be made a grammar: {error!r}") from error
+        trial: Any = llama_cpp.llama_sampler_init_grammar(self._vocab, text.encode(), b"root")
+        if not trial:
+            raise ModelError("llama.cpp refuses the grammar of this JSON schema; limit fewer or shorter repetitions")
+        llama_cpp.llama_sampler_free(trial)
+        return LlamaGrammar.from_string(text, verbose=False)
 
     def _reuse(self, prompt: list[int]) -> int:
         """Return how much of the cache equals the start of this prompt and was read as a prompt."""

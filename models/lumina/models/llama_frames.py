@@ -86,10 +86,9 @@ Request = Hold | Count | Chat | Cancel | Unload
 
 
 class Loading(msgspec.Struct, frozen=True, tag=True):
-    """The file is being read by process `pid`; `fraction` from 0 to 1 is a guess from its memory."""
+    """The file is being read; `fraction` from 0 to 1 is a guess from the process's memory."""
 
     fraction: float
-    pid: int
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag=True):

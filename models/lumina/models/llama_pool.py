@@ -8,6 +8,7 @@ worker that it has asked for: when the last holder is gone, however it died, the
 import fcntl
 import os
 import signal
+import struct
 import sys
 import threading
 from collections import defaultdict
@@ -15,6 +16,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
+from socket import SO_PEERCRED, SOL_SOCKET
 from typing import Final
 
 import anyio
@@ -212,15 +214,15 @@ async def _try_hold(socket: Path) -> Talk | None:
 
 
 async def _process_of(socket: Path) -> psutil.Process | None:
-    """Tell the worker at `socket` to end and return its process, or None when it has ended already."""
+    """Tell the worker at `socket` to end and return its process, or None when it has ended already.
+
+    The kernel says who listens there, so that this also holds for a process that answers nothing any more.
+    """
     try:
-        async with talk(socket, Hold()) as held:
-            frame = await held.next()
-            if not isinstance(frame, Loading | Ready):
-                return None
-            process = psutil.Process(frame.pid)
-            async with talk(socket, Unload()):
-                return process
+        async with talk(socket, Unload()) as told:
+            peer = told.stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610 -- not Django
+            pid, _, _ = struct.unpack("3i", peer.getsockopt(SOL_SOCKET, SO_PEERCRED, struct.calcsize("3i")))
+            return psutil.Process(pid)
     except (*GONE, psutil.NoSuchProcess):
         return None
 

@@ -60,7 +60,7 @@ class Worker:
         self._spec = spec
         self._socket = socket
         self._engine: LlamaEngine | None = None
-        self._state: Loading | Ready | Failed = Loading(0.0, os.getpid())
+        self._state: Loading | Ready | Failed = Loading(0.0)
         self._settled = anyio.Event()
         self._turn = anyio.Lock()
         self._waiting = 0
@@ -113,7 +113,7 @@ class Worker:
         """Guess from memory growth how much of the file is read."""
         while True:
             grown = (resident_bytes() - before) / max(1, size)
-            self._state = Loading(min(0.99, max(0.0, grown)), os.getpid())
+            self._state = Loading(min(0.99, max(0.0, grown)))
             await anyio.sleep(LOADING_EVERY_S)
 
     async def _watch_loneliness(self) -> None:

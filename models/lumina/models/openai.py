@@ -171,6 +171,7 @@ class OpenAiBackend:
             raise self._broken(error, started=answer.started) from error
         except httpx.DecodingError as error:
             raise ModelGarbage(f"{self._base} sent a broken {error.request.method} answer: {error}") from error
+        await answer.tell_rest()
         return answer.reply(where=self._base)
 
     @asynccontextmanager
@@ -329,6 +330,11 @@ class _Answer:
             self._told_at = time.monotonic()
             untold, self._untold = self._untold, ""
             await self._on_text(untold, self._pieces)
+
+    async def tell_rest(self) -> None:
+        """Pass on what was held back."""
+        if self._untold:
+            await self._on_text(self._untold, self._pieces)
 
     def reply(self, *, where: str) -> Reply:
         """Return the whole. Raises ModelGarbage when there was no answer in what came."""
