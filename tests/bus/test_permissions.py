@@ -195,6 +195,22 @@ async def test_no_answer_of_the_server_is_written_in_anothers_name(connections: 
 
 
 @ROLES
+async def test_no_trace_of_a_message_is_written_in_anothers_name(connections: Connections, role: AgentRole) -> None:
+    """The header that has the server publish what became of a message writes nothing to another agent's subject."""
+    mine, admin = await connections.of(role), await connections.of("admin")
+    target = CLOSED if role != "orchestrator" else f"lumina.log.execution.{RUN}.sandbox.finished-v1"
+    before = await last_seq(admin)
+    for subject in (
+        concrete(written_by(role)[0]),
+        f"{BLOB_CHUNK_PREFIX}.traced",
+        live_subject(RUN, agent=role, what="x"),
+    ):
+        await mine.publish(subject, payload=b"{}", headers={"Nats-Trace-Dest": target})
+    await anyio.sleep(0.2)
+    assert await last_seq(admin) == before  # Not even the event itself: such a message is refused altogether.
+
+
+@ROLES
 async def test_only_the_admin_changes_the_streams(connections: Connections, role: AgentRole) -> None:
     """Creating, updating, purging and deleting streams, records and consumers is refused to every agent."""
     mine = await connections.of(role)
