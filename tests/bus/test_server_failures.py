@@ -4,10 +4,12 @@ import shutil
 import signal
 import socket
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 from nats.js import api
+from tests.bus.conftest import LogServer
 
 from lumina.bus.address import known_log
 from lumina.bus.credentials import keys_folder, load_endpoint
@@ -185,7 +187,7 @@ async def test_a_server_that_is_not_there() -> None:
         await ensure_topology(Endpoint(url="nats://127.0.0.1:1", name="admin"))
 
 
-async def test_a_foreign_server_gets_the_streams_once(log_server) -> None:  # type: ignore[no-untyped-def]
+async def test_a_foreign_server_gets_the_streams_once(log_server: LogServer) -> None:
     """The first start makes everything, the second finds it and returns the same log."""
     admin = Endpoint(url=log_server.url, name="admin")
     made = await ensure_topology(admin)
@@ -194,7 +196,7 @@ async def test_a_foreign_server_gets_the_streams_once(log_server) -> None:  # ty
         assert {each.config.name for each in await js.streams_info()} == {LOG_STREAM, BLOB_STREAM}
 
 
-async def test_replicas_that_cannot_be_had(log_server) -> None:  # type: ignore[no-untyped-def]
+async def test_replicas_that_cannot_be_had(log_server: LogServer) -> None:
     """Three copies on one server are refused, both when made and when found with one copy."""
     admin = Endpoint(url=log_server.url, name="admin")
     with pytest.raises(TopologyRefused, match="replicas"):
@@ -222,9 +224,9 @@ DANGEROUS: list[tuple[str, object]] = [
 
 
 @pytest.mark.parametrize(("setting", "value"), DANGEROUS, ids=[name for name, _ in DANGEROUS])
-async def test_a_log_that_could_lose_records_is_refused(log_server, setting: str, value: object) -> None:  # type: ignore[no-untyped-def]
+async def test_a_log_that_could_lose_records_is_refused(log_server: LogServer, setting: str, value: object) -> None:
     """A stream with a dangerous setting is refused by that setting's name, and left as it is."""
-    safe: dict[str, object] = {
+    safe: dict[str, Any] = {
         "name": LOG_STREAM,
         "subjects": [LOG_ALL],
         "storage": "file",
@@ -238,14 +240,14 @@ async def test_a_log_that_could_lose_records_is_refused(log_server, setting: str
     }
     admin = Endpoint(url=log_server.url, name="admin")
     async with log_server.admin() as js:
-        before = (await js.add_stream(api.StreamConfig(**{**safe, setting: value}))).config  # type: ignore[arg-type]
+        before = (await js.add_stream(api.StreamConfig(**{**safe, setting: value}))).config
         expected = LOG_ID_METADATA if setting == "metadata" else setting
         with pytest.raises(TopologyRefused, match=f"{LOG_STREAM}.*{expected}"):
             await ensure_topology(admin)
         assert (await js.stream_info(LOG_STREAM)).config == before
 
 
-async def test_a_worker_that_would_lose_requests_is_refused(log_server) -> None:  # type: ignore[no-untyped-def]
+async def test_a_worker_that_would_lose_requests_is_refused(log_server: LogServer) -> None:
     """A consumer that does not wait for acknowledgements is refused; one with other filters is brought up to date."""
     admin = Endpoint(url=log_server.url, name="admin")
     await ensure_topology(admin)
