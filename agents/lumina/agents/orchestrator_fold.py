@@ -277,11 +277,16 @@ def _leased(state: RunState, recorded: Recorded[Event], event: LeaseGranted | Le
     if isinstance(planning, PlanAsked) and planning.request == event.request:
         if isinstance(event, LeaseRefused):
             return replace(state, planning=PlanMissed(reason=event.detail or event.refusal.value))
+        if isinstance(event, LeaseExpired):
+            return replace(state, planning=PlanMissed(reason="the model did not answer in time"))
         return replace(state, planning=replace(planning, due=due))
     for step in state.steps:
         if isinstance(step.stage, Asking) and step.stage.request == event.request:
-            if not isinstance(event, LeaseRefused):
+            if isinstance(event, LeaseGranted):
                 return with_step(state, replace(step, stage=replace(step.stage, due=due)))
+            if isinstance(event, LeaseExpired):  # nobody answers this request any more
+                reason = event.reason or "the model did not answer in time"
+                return with_step(state, _outage(step, reason=reason, now_ms=recorded.time_ms, mend=step.stage.mend))
             reason = event.detail or f"the model was not admitted: {event.refusal.value.replace('_', ' ')}"
             if event.refusal is Refusal.QUEUE_FULL:
                 return with_step(state, _outage(step, reason=reason, now_ms=recorded.time_ms, mend=step.stage.mend))
