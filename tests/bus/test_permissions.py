@@ -9,11 +9,13 @@ from typing import get_args
 import anyio
 import pytest
 
+from lumina.bus.accounts import ANSWERS_S_MAX
 from lumina.bus.credentials import load_endpoint, make_key
 from lumina.bus.endpoint import Endpoint
 from lumina.bus.errors import Forbidden
 from lumina.bus.nats_transport import connect
 from lumina.bus.permissions import AGENT_ROLES, AgentRole, permissions_of, written_by
+from lumina.bus.pulls import PULL_GRACE_S, PULL_S
 from lumina.bus.server import EmbeddedServer, embedded_server
 from lumina.bus.subjects import (
     BLOB_CHUNK_PREFIX,
@@ -355,3 +357,8 @@ def test_subject_of_is_what_the_permissions_cover() -> None:
     event = RunCancelRequested(reason="That is enough.")
     subject = subject_of(event, stream=RUN, agent="client")
     assert any(subject_matches(subject, pattern=pattern) for pattern in written_by("client"))
+
+
+def test_a_pull_ends_before_its_answers_are_cut_off() -> None:
+    """The server forgets where answers go after a while; an open pull for work must have ended by then."""
+    assert PULL_S + PULL_GRACE_S < ANSWERS_S_MAX

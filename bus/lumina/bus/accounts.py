@@ -26,6 +26,9 @@ LOG_ACCOUNT: Final = "LUMINA"
 CONSUMERS_ACCOUNT: Final = "LUMINA_CONSUMERS"
 SYSTEM_ACCOUNT: Final = "SYS"
 
+ANSWERS_S_MAX: Final = 60
+"""How long after a question with many answers they still arrive; a pull for work must be shorter. The server keeps a
+little under 1 kB per such question for one to two times as long."""
 AGENTS_API: Final = "lumina.api"
 """What the agents' accounts call the API of the log's account."""
 MIRROR_API: Final = "lumina.mirror.api"
@@ -98,7 +101,15 @@ def _log_exports(agents: Mapping[str, Permissions]) -> list[dict[str, Any]]:
             many[subject].append(account_of(role))
     return [
         *({"service": subject, "accounts": who} for subject, who in sorted(once.items())),
-        *({"service": subject, "accounts": who, "response_type": "stream"} for subject, who in sorted(many.items())),
+        *(
+            {
+                "service": subject,
+                "accounts": who,
+                "response_type": "stream",
+                "response_threshold": f"{ANSWERS_S_MAX}s",
+            }
+            for subject, who in sorted(many.items())
+        ),
         {"stream": TAIL_ALL},
         *({"service": subject, "accounts": [CONSUMERS_ACCOUNT]} for subject in _mirror_calls(JS_API)),
         *({"service": f"$JS.FC.{stream}.>", "accounts": [CONSUMERS_ACCOUNT]} for stream in (LOG_STREAM, BLOB_STREAM)),
