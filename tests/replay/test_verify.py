@@ -281,6 +281,35 @@ async def test_the_end_of_a_run_speaks_of_its_chains(history: History) -> None:
         assert report.damage.seq == closed.seq
 
 
+async def test_a_forged_lease_elsewhere_counts_while_this_run_goes_on(history: History) -> None:
+    """The governor's part is one for all runs: a lease that it did not grant makes what follows unproven."""
+    log, blobs = history
+    target = first(history, "lease.granted.v1", run="r-aaa")
+    last = {run: max(each.seq for each in log.records if each.stream == run) for run in ("r-aaa", "r-bbb")}
+    assert last["r-bbb"] > target.seq
+    event = but(target.event, context=1)
+    changed = rewritten(log.records, lambda each: {"event": event} if each.id == target.id else {})
+    report = await verify_run(changed, blobs, RUN)
+    assert report.divergence is not None
+    assert (report.divergence.at.seq, report.divergence.at.stream) == (target.seq, "r-aaa")
+
+
+async def test_a_forged_release_after_a_run_does_not_count(history: History) -> None:
+    """What the governor does after a run has ended changes nothing in it."""
+    log, blobs = history
+    target = [each for each in log.records if each.type == "lease.released.v1"][-1]
+    over = [run for run in ("r-aaa", "r-bbb", "r-ccc") if run != target.stream]
+    event = but(target.event, reason="forged")
+    changed = rewritten(log.records, lambda each: {"event": event} if each.id == target.id else {})
+    verdicts = {
+        run: (await verify_run(changed, blobs, StreamId(run))).status
+        for run in over
+        if max(each.seq for each in log.records if each.stream == run) < target.seq
+    }
+    assert set(verdicts.values()) == {Status.OK}
+    assert (await verify_run(changed, blobs, target.stream)).status is Status.DIVERGED
+
+
 async def test_only_this_run_and_the_governor_count(history: History) -> None:
     """A forged plan in another run is no fault of this one; the whole log does not pass."""
     log, blobs = history

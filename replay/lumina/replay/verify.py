@@ -34,12 +34,13 @@ async def verify_run(
         LogUnavailable: The log can't be reached.
     """
     cast = whole_cast() if cast is None else cast
-    newest = await log.last(Filter(stream=run))
-    if newest is None:
-        raise RunUnknown(f"the log holds no run {run!r}")
     filters = (Filter(stream=run), *cast.governor.inputs, Filter(agent=cast.governor.name))
     proof = _Proof(cast, blobs=blobs, run=run, invariants=invariants)
-    return await proof.report(log, records=log.read(filters, until=newest.seq))
+    # To the log's end: where the run ends can't be known from a log that may have lost its last record.
+    report = await proof.report(log, records=log.read(filters))
+    if report.status is Status.OK and not report.records:
+        raise RunUnknown(f"the log holds no run {run!r}")
+    return report
 
 
 async def verify_all(log: EventLog, blobs: Blobs, *, cast: Cast | None = None, invariants: bool = False) -> Report:
@@ -47,6 +48,10 @@ async def verify_all(log: EventLog, blobs: Blobs, *, cast: Cast | None = None, i
     cast = whole_cast() if cast is None else cast
     proof = _Proof(cast, blobs=blobs, run=None, invariants=invariants)
     return await proof.report(log, records=log.read())
+
+
+_Place = tuple[Recorded[Event], Difference]
+"""A record that diverges, and in what."""
 
 
 class _Proof:
@@ -62,6 +67,7 @@ class _Proof:
         self._invariants = Invariants(run=run) if invariants else None
         self._broken: list[Broken] = []
         self._records = 0
+        self._suspect: _Place | None = None
 
     async def report(self, log: EventLog, *, records: AsyncIterator[Recorded[Event]]) -> Report:
         """Return the verdict: at the first record that fails, or at the end."""
@@ -71,20 +77,23 @@ class _Proof:
                 if isinstance(found, Damage):
                     return self._verdict(Status.DAMAGED, damage=found)
                 if found is not None:
-                    causes = await _causes(log, of=recorded)
-                    divergence = Divergence(at=link_of(recorded), difference=found, causes=causes)
+                    at, difference = found
+                    divergence = Divergence(at=link_of(at), difference=difference, causes=await _causes(log, of=at))
                     return self._verdict(Status.DIVERGED, divergence=divergence)
         except LogDamaged as error:
             return self._verdict(Status.DAMAGED, damage=Damage(seq=error.seq, reason=str(error)))
         return self._verdict(Status.OK)
 
-    async def _take(self, recorded: Recorded[Event]) -> Difference | Damage | None:
-        """Return what is wrong with the next record."""
+    async def _take(self, recorded: Recorded[Event]) -> "_Place | Damage | None":
+        """Return what is wrong, once it is known to matter."""
         if self._invariants is not None:
             self._broken.extend(self._invariants.take(recorded))
         if self._run not in {None, recorded.stream}:
-            return self._governor.take(recorded)  # another run: only what the governor made of it matters
+            self._look_aside(recorded)
+            return None
         self._records += 1
+        if self._suspect is not None:
+            return self._suspect
         if (fault := self._chains.take(recorded)) is not None:
             return Damage(seq=recorded.seq, reason=f"{recorded.type} speaks of other records: {fault}")
         self._workers.notice(recorded)
@@ -99,7 +108,12 @@ class _Proof:
                 await self._find_blobs(recorded)
         except BlobLost as error:
             return Damage(seq=recorded.seq, reason=str(error))
-        return difference
+        return None if difference is None else (recorded, difference)
+
+    def _look_aside(self, recorded: Recorded[Event]) -> None:
+        """Take a record of another run: a governor that diverges there matters when this run goes on after it."""
+        if self._suspect is None and (difference := self._governor.take(recorded)) is not None:
+            self._suspect = (recorded, difference)
 
     async def _find_blobs(self, recorded: Recorded[Event]) -> None:
         """Look for every blob that the record names. Raises BlobLost."""
