@@ -6,6 +6,8 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -55,21 +57,24 @@ async def write(transport: Transport, count: int) -> None:
         assert "error" not in answer, answer
 
 
-async def start(home: Path, *, how: str) -> tuple[anyio.abc.Process, int]:
-    """Start a server from another process and return that process and the server's id."""
-    starter = await anyio.open_process([sys.executable, "-c", STARTER, str(home), how], stdout=subprocess.DEVNULL)
-    with anyio.fail_after(20):
-        while True:
-            running = find_running(home)
-            if running is not None:
-                return starter, running.pid
-            await anyio.sleep(0.05)
-
-
-async def kill(starter: anyio.abc.Process) -> None:
-    """Kill -9, and wait until it is gone."""
-    starter.kill()
-    await starter.aclose()
+@asynccontextmanager
+async def started(home: Path, *, how: str) -> AsyncIterator[anyio.abc.Process]:
+    """Start a server from another process and yield that process; leave neither behind."""
+    line = [sys.executable, "-c", STARTER, str(home), how]
+    async with await anyio.open_process(line, stdout=subprocess.DEVNULL) as starter:
+        try:
+            with anyio.fail_after(20):
+                while True:
+                    if find_running(home) is not None:
+                        break
+                    await anyio.sleep(0.05)
+            yield starter
+        finally:
+            if starter.returncode is None:
+                starter.kill()
+            left = find_running(home)
+            if left is not None:
+                os.kill(left.pid, signal.SIGKILL)
 
 
 async def gone(pid: int) -> bool:
@@ -205,26 +210,30 @@ async def test_another_port_is_taken_when_the_last_one_is_in_use(tmp_path: Path)
 
 async def test_it_does_not_outlive_a_killed_starter_if_so_asked(tmp_path: Path) -> None:
     """With `die_with_parent`, kill -9 of the starter stops the server and frees the folder."""
-    starter, server = await start(tmp_path, how="die")
-    await kill(starter)
-    assert await gone(server)
-    async with embedded_server(tmp_path) as running:
-        assert running.pid != server
+    async with started(tmp_path, how="die") as starter:
+        server = find_running(tmp_path)
+        assert server is not None
+        starter.kill()
+        await starter.wait()
+        assert await gone(server.pid)
+        async with embedded_server(tmp_path) as running:
+            assert running.log_id == server.log_id
 
 
 async def test_an_orphaned_server_is_replaced(tmp_path: Path) -> None:
     """Without `die_with_parent` it outlives its starter; the next start stops it and keeps its log."""
-    starter, server = await start(tmp_path, how="live")
-    orphan = find_running(tmp_path)
-    assert orphan is not None
-    await kill(starter)
-    async with connect(orphan.endpoint("client")) as client:
-        await write(client, RECORDS)
-    async with embedded_server(tmp_path) as running:
-        assert await gone(server)
-        assert running.log_id == orphan.log_id
-        async with connect(running.endpoint("client")) as client:
-            assert (await facts_of(client, stream_facts_subject(LOG_STREAM)))["state"]["messages"] == RECORDS
+    async with started(tmp_path, how="live") as starter:
+        orphan = find_running(tmp_path)
+        assert orphan is not None
+        starter.kill()
+        await starter.wait()
+        async with connect(orphan.endpoint("client")) as client:
+            await write(client, RECORDS)
+        async with embedded_server(tmp_path) as running:
+            assert await gone(orphan.pid)
+            assert running.log_id == orphan.log_id
+            async with connect(running.endpoint("client")) as client:
+                assert (await facts_of(client, stream_facts_subject(LOG_STREAM)))["state"]["messages"] == RECORDS
 
 
 async def test_it_is_killed_when_it_does_not_stop(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@
 
 import os
 import signal
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -181,7 +182,7 @@ async def _process(
     with (folder / "server.err").open("wb") as errors:
         process = await anyio.open_process(
             line,
-            stdin=None,
+            stdin=subprocess.DEVNULL,
             stdout=errors,
             stderr=errors,
             env=environment,

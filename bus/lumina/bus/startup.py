@@ -1,6 +1,7 @@
 """Starting a nats-server process: its program, its configuration, its port, and what it means when it gives up."""
 
 import json
+import secrets
 import socket
 import sys
 from hashlib import sha256
@@ -18,6 +19,9 @@ from lumina.bus.errors import ServerFailed, TopologyRefused
 Sync = Literal["always", "default"]
 
 LOOPBACK: Final = "127.0.0.1"
+PORT_MIN: Final = 14_000
+PORT_MAX: Final = 32_000
+PORT_ATTEMPTS_MAX: Final = 50
 PAYLOAD_BYTES_MAX: Final = 8 * 2**20
 LOG_FILE_BYTES_MAX: Final = 10 * 2**20
 LOG_FILES_MAX: Final = 3
@@ -105,17 +109,26 @@ def rewrite_accounts(home: Path, *, folder: Path) -> None:
 
 
 def pick_port(preferred: int | None) -> int:
-    """Return `preferred` if it is free, otherwise any free port of the loopback interface."""
-    for port in (preferred or 0, 0):
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((LOOPBACK, port))
-            except OSError:
-                continue  # Somebody took it meanwhile.
-            found: int = probe.getsockname()[1]
-            return found
-    raise ServerFailed(f"no port of {LOOPBACK} is free: stop some programs")
+    """Return `preferred` if it is free, otherwise any free port of the loopback interface.
+
+    The kernel's own choice is avoided: it comes from the range of outgoing connections, and a client that looks for a
+    server that is down would in the end be given that very port, and talk to itself.
+    """
+    drawn = (PORT_MIN + secrets.randbelow(PORT_MAX - PORT_MIN) for _ in range(PORT_ATTEMPTS_MAX))
+    for port in (preferred, *drawn):
+        if port is not None and _is_free(port):
+            return port
+    raise ServerFailed(f"no port of {LOOPBACK} is free: stop some programs, or choose a port")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False  # Somebody has it.
+    return True
 
 
 def command(configuration: Path, *, die_with_parent: int | None) -> list[str]:
