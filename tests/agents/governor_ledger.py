@@ -40,6 +40,7 @@ class Ledger:
         self.unloading: set[str] = set()
         self.ended: dict[EventId, str] = {}
         self._confirmed: set[str] = set()
+        self._stale: set[str] = set()
         self._unsaid: set[EventId] = set()
         self._runs: dict[EventId, StreamId] = {}
         self._clock_ms = 0
@@ -55,8 +56,8 @@ class Ledger:
     def _see_input(self, record: Recorded[Event]) -> None:
         match record.event:
             case NodeAnnounced() as node:
+                self._doubt(node)
                 self.node = node
-                self._confirmed.clear()
             case GenerationRequested() as requested:
                 self.waiting[record.id] = Request(ask=requested.ask, run=record.stream, since_ms=self._clock_ms)
             case GenerationFinished() as finished:
@@ -67,6 +68,7 @@ class Ledger:
                 if unloaded.instance in self.unloading:
                     self.unloading.discard(unloaded.instance)
                     del self.reserved[unloaded.instance]
+                    self._stale.discard(unloaded.instance)
                 self._confirmed.discard(unloaded.instance)
             case TimerElapsed() as elapsed:
                 self._elapsed(elapsed)
@@ -101,6 +103,15 @@ class Ledger:
             assert offer is not None, "an unknown model is refused at once"
             assert offer.bytes_estimated <= self._most(offer), "what can never fit is refused at once"
 
+    def _doubt(self, node: NodeAnnounced) -> None:
+        """Forget what was known to be loaded; what the new configuration describes otherwise must not be used."""
+        self._confirmed.clear()
+        for name in self.reserved:
+            model = name.rsplit("#", 1)[0]
+            now = next((offer for offer in node.models if offer.model == model), None)
+            if self.node is None or self.node.configuration != node.configuration or now != self._offer(model):
+                self._stale.add(name)
+
     def _granted(self, granted: LeaseGranted, *, lease: EventId) -> None:
         request = self.waiting.pop(granted.request)
         assert request.ask == granted.ask, "the question is the one that was asked"
@@ -117,6 +128,7 @@ class Ledger:
             return
         name = granted.instance
         assert name not in self.unloading, "an instance on its way out gets no work"
+        assert name not in self._stale, "an instance of another configuration gets no work"
         assert granted.load == (name not in self._confirmed), "load is said until an outcome has shown it loaded"
         assert not (granted.load and calls), "loads are single-flight"
         if name not in self.reserved:
@@ -128,7 +140,14 @@ class Ledger:
 
     def _fits(self, offer: ModelOffer) -> None:
         assert self.node is not None
-        assert sum(self.reserved.values()) <= self.node.bytes_max, "never over-committed"
+        taken = sum(self.reserved.values())
+        assert taken <= self.node.bytes_max, "never over-committed"
+        kept = sum(
+            other.bytes_estimated
+            for other in self.node.models
+            if other.pinned and other != offer and f"{other.model}#1" not in self.reserved
+        )
+        assert taken + kept <= self.node.bytes_max, "room for pinned models is kept"
         mine = [name for name in self.reserved if name.rsplit("#", 1)[0] == offer.model]
         assert len(mine) <= offer.instances_max, "no more instances than allowed"
 

@@ -107,14 +107,24 @@ class GovernorMachine(RuleBasedStateMachine):
                 self.scene.finish()
         assert not self.scene.ledger.waiting, "every request ends"
         assert not self.scene.ledger.out
+        self._let_everything_idle()
         own = [one.digest for one in self.scene.records if one.agent == "governor"]
         assert decided_again(self.scene.records) == own, "the same history is decided in the same way"
         state = self.scene.state
         assert msgspec.json.decode(msgspec.json.encode(state), type=State) == state, "a state can be kept"
 
+    def _let_everything_idle(self) -> None:
+        """Show that memory comes back when nobody uses it, but for what is pinned."""
+        for _ in range(PATIENCE_ROUNDS):
+            if self.scene.ledger.unloading:
+                self.scene.unloaded(min(self.scene.ledger.unloading))
+            elif self.scene.governor.deadlines(self.scene.state):
+                self.scene.elapse()
+        assert self.scene.ledger.reserved.keys() <= {"pinned#1"}, "what is idle is unloaded"
+
 
 GovernorMachine.TestCase.settings = settings(
-    max_examples=200, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=150, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 TestGovernorMachine = GovernorMachine.TestCase
 
