@@ -8,6 +8,7 @@ from typing import get_args
 
 import anyio
 import pytest
+from tests.bus.conftest import LogServer
 
 from lumina.bus.accounts import ANSWERS_S_MAX
 from lumina.bus.credentials import load_endpoint, make_key
@@ -23,6 +24,7 @@ from lumina.bus.subjects import (
     JS_API,
     LOG_ALL,
     LOG_STREAM,
+    TAIL_ALL,
     Filter,
     direct_get_subject,
     live_subject,
@@ -32,6 +34,7 @@ from lumina.bus.subjects import (
     subject_of,
     worker_consumer,
 )
+from lumina.bus.topology import ensure_topology
 from lumina.bus.transport import Message, Transport
 from lumina.bus.workers import WORKER_ROLES
 from lumina.events.base import Event
@@ -196,6 +199,18 @@ async def test_no_answer_of_the_server_is_written_in_anothers_name(connections: 
     assert await last_seq(admin) == before + 1  # `own`, and nothing else
 
 
+async def test_without_accounts_an_answer_is_a_forgery(log_server: LogServer) -> None:
+    """The same request, in one shared account, has the server write the record: this is why the accounts exist."""
+    endpoint = Endpoint(url=log_server.url, name="sandbox")
+    await ensure_topology(endpoint)
+    async with connect(endpoint) as sandbox, sandbox.subscribe(TAIL_ALL) as tail:
+        await call(sandbox, f"{BLOB_CHUNK_PREFIX}.prepared", {"kind": "run.closed.v1"})
+        await sandbox.publish(direct_get_subject(BLOB_STREAM), payload=b'{"seq":1}', reply=CLOSED)
+        [forged] = await tail.take(timeout_s=5)
+    assert isinstance(forged, Message)
+    assert (forged.headers["Nats-Subject"], json.loads(forged.payload)) == (CLOSED, {"kind": "run.closed.v1"})
+
+
 @ROLES
 async def test_no_trace_of_a_message_is_written_in_anothers_name(connections: Connections, role: AgentRole) -> None:
     """The header that has the server publish what became of a message writes nothing to another agent's subject."""
@@ -296,7 +311,7 @@ async def test_everyone_reads_the_log_and_hears_its_tail(connections: Connection
     mine, client = await connections.of(role), await connections.of("client")
     written = concrete(written_by("client")[0])
     first = await call(client, written, {"n": 1})
-    async with mine.subscribe("lumina.tail.>") as tail:
+    async with mine.subscribe(TAIL_ALL) as tail:
         await mine.request(stream_facts_subject(LOG_STREAM))
         await call(client, written, {"n": 2})
         [heard] = await tail.take(timeout_s=5)
