@@ -203,6 +203,7 @@ def _usable(state: State) -> dict[str, list[str]]:
 
 def _grant(state: State, node: NodeAnnounced) -> Answer | None:
     """Grant the oldest request whose model has a free slot, unless an aged one waits for that memory."""
+    del node
     calls, usable = _calls(state), _usable(state)
     passed, barred = 0, False
     for waits in state.waiting:
@@ -210,7 +211,7 @@ def _grant(state: State, node: NodeAnnounced) -> Answer | None:
             passed += 1
             barred = barred or state.clock_ms - waits.since_ms >= AGE_BOUND_MS
             continue
-        offer = _offer_of(node, waits)
+        offer = state.offers[waits.ask.model]
         if not is_local(offer):
             name = f"{offer.model}#1"
             if calls[name] < offer.slots:
@@ -263,7 +264,7 @@ def _load_or_make_room(state: State, node: NodeAnnounced) -> Answer | None:
     head = next((waits for waits in state.waiting if _is_swap(state, waits, usable)), None)
     if head is None:
         return _load_another(state, node)
-    offer = _offer_of(node, head)
+    offer = state.offers[head.ask.model]
     if _count(state, offer.model) >= offer.instances_max:
         return None  # its last instance is on its way out
     room = _room(state, offer, node)
@@ -283,7 +284,7 @@ def _load_or_make_room(state: State, node: NodeAnnounced) -> Answer | None:
 
 def _load_another(state: State, node: NodeAnnounced) -> Answer | None:
     for waits in state.waiting:
-        offer = _offer_of(node, waits)
+        offer = state.offers[waits.ask.model]
         if not is_local(offer) or _count(state, offer.model) >= offer.instances_max:
             continue
         room = _room(state, offer, node)
@@ -347,11 +348,6 @@ def _enough(state: State, names: Iterable[str], *, need: int) -> list[str]:
 
 def _count(state: State, model: str) -> int:
     return sum(1 for held in state.instances.values() if held.model == model)
-
-
-def _offer_of(node: NodeAnnounced, waits: Waiting) -> ModelOffer:
-    """Return the offer of an admissible request; the others were refused before."""
-    return next(offer for offer in node.models if offer.model == waits.ask.model)
 
 
 def _bytes(state: State, offer: ModelOffer, *, name: str) -> int:

@@ -94,6 +94,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         announced: The newest announcement; None before the first.
+        offers: Its models by name.
         waiting: In order of arrival.
         leases: By the id of their `lease.granted`.
         instances: By name.
@@ -104,6 +105,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     node: StreamId
     announced: NodeAnnounced | None = None
+    offers: dict[str, ModelOffer] = {}
     waiting: tuple[Waiting, ...] = ()
     leases: dict[EventId, Lease] = {}
     instances: dict[str, Instance] = {}
@@ -113,9 +115,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     def offer(self, model: str) -> ModelOffer | None:
         """Return what the node offers under that name, None for an unknown model."""
-        if self.announced is None:
-            return None
-        return next((offer for offer in self.announced.models if offer.model == model), None)
+        return self.offers.get(model)
 
 
 def is_local(offer: ModelOffer) -> bool:
@@ -174,15 +174,14 @@ def _after_answer(state: State, event: GovernorAnswer, *, record: EventId) -> St
 
 def _announced(state: State, event: NodeAnnounced) -> State:
     """Doubt what is resident; retire what the new configuration does not describe."""
-    before = {offer.model: offer for offer in state.announced.models} if state.announced is not None else {}
     now = {offer.model: offer for offer in event.models}
     same_file = state.announced is not None and state.announced.configuration == event.configuration
     instances = {}
     for name, instance in state.instances.items():
-        same = same_file and instance.model in now and now[instance.model] == before.get(instance.model)
+        same = same_file and instance.model in now and now[instance.model] == state.offers.get(instance.model)
         retired = instance.retired or ("" if same else "the node's configuration changed")
         instances[name] = replace(instance, loaded=False, retired=retired)
-    return replace(state, announced=event, instances=instances)
+    return replace(state, announced=event, offers=now, instances=instances)
 
 
 def _granted(state: State, event: LeaseGranted, *, lease: EventId) -> State:
