@@ -16,7 +16,7 @@ from lumina.cli.errors import CliProblem, first_leaf
 from lumina.cli.exits import Exit
 from lumina.cli.home import Home, find_home
 from lumina.events.errors import EventError
-from lumina.models.errors import ModelError
+from lumina.models.errors import BadConfiguration, ModelError
 from lumina.projections.errors import NoSuchRun, ProjectionError
 
 T = TypeVar("T")
@@ -74,7 +74,7 @@ def code_of(error: BaseException) -> Exit | None:
             return error.code
         case LogDamaged():
             return Exit.DAMAGED
-        case NoSuchRun():
+        case NoSuchRun() | BadConfiguration():
             return Exit.USAGE
         case BusError() | AgentError() | EventError() | ModelError() | ProjectionError():
             return Exit.FAILED

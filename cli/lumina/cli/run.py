@@ -28,6 +28,7 @@ from lumina.events.ids import StreamId
 from lumina.events.node import ModelOffer, NodeAnnounced
 from lumina.events.record import Recorded
 from lumina.events.run import ModelChoice, RunClosed, RunOptions
+from lumina.models.errors import BadConfiguration
 from lumina.models.node import DEMO_MODEL
 
 
@@ -135,6 +136,10 @@ async def run_once(home: Home, wishes: Wishes) -> Exit:
                     place, connected, wishes=wishes, request=request, files=files, screen=screen
                 )
                 return code
+        except BadConfiguration as error:
+            if node_file is not None and not home.node_file.exists():
+                raise UsageProblem("--model: " + "; ".join(error.problems)) from error
+            raise
         finally:
             if node_file is not None:
                 node_file.unlink(missing_ok=True)

@@ -29,6 +29,7 @@ from lumina.cli.home import Home
 from lumina.cli.place import Place, bus
 from lumina.cli.supervise import RESTARTS_MAX, Child, ChildSpec, Supervisor
 from lumina.events.node import NodeAnnounced
+from lumina.models.node import load_config
 
 READY_S_MAX = 30.0
 POLL_S = 0.05
@@ -187,6 +188,8 @@ async def started(
 ) -> AsyncIterator[tuple[Place, Supervisor]]:
     """Start a system and stop it at the end of the block: agents first, then the server."""
     home.ensure()
+    if plan.agents:
+        load_config(plan.node_file or home.node_file, environ=os.environ)  # one clear sentence now, not five logs later
     async with anyio.create_task_group() as tasks:
         url = plan.nats_url
         if url is None:

@@ -4,6 +4,7 @@ Erlang's rule: at most `RESTARTS_MAX` restarts of one child within `WINDOW_S`; a
 with the last line that it wrote.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -142,11 +143,20 @@ def _open_log(path: Path) -> BinaryIO:
 
 
 def last_line(path: Path) -> str:
-    """Return the last line of a log file, cut to 300 characters; empty when there is none."""
+    """Return what the last line of a log file says, cut to 300 characters; empty when there is none."""
     if not path.exists():
         return ""
     with path.open("rb") as file:
         file.seek(0, os.SEEK_END)
-        file.seek(max(0, file.tell() - 4096))
+        file.seek(max(0, file.tell() - 65_536))
         lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ""
+    return _said(lines[-1])[:300] if lines else ""
+
+
+def _said(line: str) -> str:
+    """Return the reason in a line of structured logging, or the line itself."""
+    try:
+        fields = json.loads(line)
+    except ValueError:
+        return line
+    return str(fields.get("reason") or fields.get("event") or line) if isinstance(fields, dict) else line
