@@ -149,7 +149,8 @@ def context_in(listing: object, *, model: str) -> int | None:
     settings = listing.get("default_generation_settings")
     if isinstance(settings, dict):
         return _positive(settings.get("n_ctx"))
-    entries = [entry for entry in listing.get("data") or () if isinstance(entry, dict)]
+    data = listing.get("data")
+    entries = [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
     named = [entry for entry in entries if entry.get("id") == model] or (entries if len(entries) == 1 else [])
     for entry in named:
         meta = entry.get("meta")
