@@ -6,6 +6,7 @@ All that is wrong with a file is said at once, each with the exact path of the f
 
 import tomllib
 from enum import Enum
+from functools import lru_cache
 from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -19,6 +20,8 @@ from lumina.events.values import BlobRef, Name, Sentence, Value
 
 FILE_BYTES_MAX: Final = 200_000
 EXAMPLES_MAX: Final = 8
+DEFINITIONS_KEPT_MAX: Final = 64
+"""Parsed files are remembered: parsing one takes longer than all else that `verify` does for a model call."""
 MEDIA_TYPE: Final = "application/toml"
 
 VALIDATORS: Final[dict[Language, tuple[str, ...]]] = {
@@ -88,6 +91,7 @@ class SpecialistDefinition(Value, frozen=True, kw_only=True):
     limits: Limits = Limits()
 
 
+@lru_cache(maxsize=DEFINITIONS_KEPT_MAX)
 def parse_definition(text: bytes, *, name: str) -> SpecialistDefinition:
     """Return the specialist that `text`, the TOML file `name`.toml, describes.
 

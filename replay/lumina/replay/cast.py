@@ -11,7 +11,7 @@ from lumina.agents.ports import Keeper, Worker
 from lumina.agents.sandbox import Sandbox
 from lumina.agents.specialist import Specialist
 from lumina.agents.validator import Validator
-from lumina.bus.subjects import subject_matches, subject_of
+from lumina.bus.subjects import Filter, subject_matches, subject_of
 from lumina.events.base import Event
 from lumina.events.ids import StreamId
 from lumina.events.record import Recorded
@@ -41,9 +41,16 @@ def whole_cast(node: str = "local") -> Cast:
     )
 
 
-def consumes(keeper: Keeper[Any], recorded: Recorded[Event]) -> bool:
-    """Return whether a record is among the inputs of a keeper. Its own answers are not."""
-    if recorded.agent == keeper.name:
-        return False
-    subject = subject_of(recorded.event, stream=recorded.stream, agent=recorded.agent)
-    return any(subject_matches(subject, pattern=each.subject()) for each in keeper.inputs)
+class Inputs:
+    """Tells which records are among the inputs of an agent, or what a worker is handed."""
+
+    def __init__(self, filters: tuple[Filter, ...]) -> None:
+        self._patterns = [each.subject() for each in filters]
+        self._everything = Filter().subject() in self._patterns
+
+    def hold(self, recorded: Recorded[Event]) -> bool:
+        """Return whether some filter lets the record through."""
+        if self._everything:
+            return True
+        subject = subject_of(recorded.event, stream=recorded.stream, agent=recorded.agent)
+        return any(subject_matches(subject, pattern=pattern) for pattern in self._patterns)

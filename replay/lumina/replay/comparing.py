@@ -21,7 +21,12 @@ def link_of(recorded: Recorded[Event]) -> Link:
 
 
 def first_difference(recorded: Recorded[Event], decided: Recorded[Event]) -> Difference | None:
-    """Return where two records differ: envelope first, then the event field by field, then the chain."""
+    """Return where two records differ: envelope first, then the event field by field, then the chain.
+
+    A digest covers all of these to the byte, and whoever read the record has recomputed it: equal ones end the search.
+    """
+    if recorded.digest == decided.digest:
+        return None
     for field in ENVELOPE:
         if getattr(recorded, field) != getattr(decided, field):
             return _difference(field, getattr(recorded, field), getattr(decided, field))

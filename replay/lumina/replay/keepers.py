@@ -7,7 +7,7 @@ from lumina.agents.ports import Keeper
 from lumina.events.base import Event
 from lumina.events.ids import EventId
 from lumina.events.record import Recorded
-from lumina.replay.cast import consumes
+from lumina.replay.cast import Inputs
 from lumina.replay.comparing import first_difference, undecided
 from lumina.replay.report import Difference
 
@@ -31,6 +31,7 @@ class KeeperProof:
         self.keeper = keeper
         self.equal = 0
         self._decider = Decider(keeper)
+        self._inputs = Inputs(keeper.inputs)
         self._awaited: dict[EventId, Recorded[Event]] = {}
 
     @property
@@ -42,7 +43,7 @@ class KeeperProof:
         """Return how an own record differs from what is decided; None when it doesn't, and for inputs."""
         if recorded.agent == self.keeper.name:
             return self._compare(recorded)
-        if not consumes(self.keeper, recorded):
+        if not self._inputs.hold(recorded):
             return None
         try:
             answers = self._decider.take(recorded)

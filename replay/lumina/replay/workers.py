@@ -9,7 +9,6 @@ import msgspec
 from lumina.agents.ports import Conclusion, Raw, Recording, Worker
 from lumina.bus.errors import BlobMissing
 from lumina.bus.log import Blobs
-from lumina.bus.subjects import subject_matches, subject_of
 from lumina.bus.workers import WORKER_ROLES
 from lumina.events.base import Event
 from lumina.events.codec import encode
@@ -19,6 +18,7 @@ from lumina.events.ids import EventId
 from lumina.events.node import ModelUnloaded
 from lumina.events.record import Head, Recorded, chain, draft_answer
 from lumina.events.validation import ValidationFinished
+from lumina.replay.cast import Inputs
 from lumina.replay.comparing import first_difference, undecided
 from lumina.replay.errors import BlobLost
 from lumina.replay.keepers import FAILURES
@@ -59,15 +59,14 @@ class WorkerProof:
     def __init__(self, workers: Mapping[str, Worker[Any, Any]], *, shelf: Needs) -> None:
         self._workers = workers
         self._shelf = shelf
+        self._inputs = {name: Inputs(WORKER_ROLES[name].filters) for name in workers}
         self._requests: dict[tuple[EventId, str], Recorded[Event]] = {}
         self.equal: dict[str, int] = dict.fromkeys(workers, 0)
 
     def notice(self, recorded: Recorded[Event]) -> None:
         """Remember a record that some worker answers."""
-        subject = subject_of(recorded.event, stream=recorded.stream, agent=recorded.agent)
-        for name in self._workers:
-            filters = WORKER_ROLES[name].filters
-            if any(subject_matches(subject, pattern=each.subject()) for each in filters):
+        for name, inputs in self._inputs.items():
+            if inputs.hold(recorded):
                 self._requests[recorded.id, name] = recorded
 
     async def take(self, recorded: Recorded[Event]) -> Difference | None:
