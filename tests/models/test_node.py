@@ -302,3 +302,28 @@ def test_a_model_is_a_file_or_a_server() -> None:
     """The defaults are those of the documentation."""
     plain = ModelConfig(id="a")
     assert (plain.slots, plain.instances_max, plain.threads, plain.gpu_layers) == (1, 1, 1, 0)
+
+
+def test_the_embedded_demo_model_is_offered(file: Path) -> None:
+    """Its file is there, whole, and small enough for two instances on any machine."""
+    (made,) = offer(load_config(file, environ={}))
+    assert (made.model, made.context, made.instances_max, made.plans, made.bare) == (DEMO_MODEL, 1024, 2, True, True)
+    assert PROCESS_BYTES < made.bytes_estimated < 2 * PROCESS_BYTES
+
+
+def test_the_documented_example_is_good(file: Path, tiny_gguf: Path) -> None:
+    """The one in docs/node.md, with a file that is there."""
+    document = Path(__file__).parents[2] / "docs" / "node.md"
+    example = document.read_text().split("```toml\n")[1].split("```")[0]
+    named = "~/models/qwen2.5-coder-1.5b-instruct-q8_0.gguf"
+    assert named in example
+    text = example.replace(named, str(tiny_gguf)).replace("8192", "2048")
+    config = loaded(file, text, environ={"BIG_API_KEY": "x"})
+    assert [model.id for model in config.models] == ["coder", "big", DEMO_MODEL]
+
+
+def test_every_key_is_documented() -> None:
+    """The table in docs/node.md has them all."""
+    document = (Path(__file__).parents[2] / "docs" / "node.md").read_text()
+    keys = [*ModelConfig.__struct_fields__, *NodeConfig.__struct_fields__]
+    assert [key for key in keys if key not in document] == []
