@@ -5,6 +5,7 @@ from threading import Event as Flag
 from typing import TypeVar
 
 import anyio
+import anyio.lowlevel
 
 T = TypeVar("T")
 
@@ -24,4 +25,5 @@ async def run_stoppable(work: Callable[[Flag], T]) -> T:
         tasks.start_soon(watch)
         results.append(await anyio.to_thread.run_sync(work, stop))
         tasks.cancel_scope.cancel()
+    await anyio.lowlevel.checkpoint()  # what was stopped on the way is no result
     return results[0]

@@ -32,6 +32,8 @@ from lumina.sandbox.seccomp import program
 from lumina.sandbox.watch import Held, transgression
 
 START_TIMEOUT_S: Final = 20.0
+STATUS_TIMEOUT_S: Final = 2.0
+"""It is written before anything is started, so that it is there when the script is ready."""
 DRAIN_TIMEOUT_S: Final = 2.0
 
 
@@ -222,13 +224,15 @@ def _await_ready(sandbox: _Sandbox) -> RunResult | None:
 
 
 def _learn_first(sandbox: _Sandbox) -> int:
-    """Return the process id of the namespace's process 1 and take hold of it."""
+    """Return the process id of the namespace's process 1 and take hold of it. Raises OSError when there is none."""
     line = b""
-    while not line.endswith(b"\n"):
-        chunk = os.read(sandbox.status, 1)
-        if not chunk:
-            raise ProcessLookupError("bubblewrap did not say which process it started")
-        line += chunk
+    with selectors.DefaultSelector() as selector:
+        selector.register(sandbox.status, selectors.EVENT_READ)
+        while not line.endswith(b"\n"):
+            chunk = os.read(sandbox.status, 1) if selector.select(STATUS_TIMEOUT_S) else b""
+            if not chunk:
+                raise ProcessLookupError("bubblewrap did not say which process it started")
+            line += chunk
     process = msgspec.json.decode(line, type=_Status).child
     sandbox.first = os.pidfd_open(process)
     return process

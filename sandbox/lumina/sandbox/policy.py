@@ -23,8 +23,9 @@ INODES_MAX: Final = 4096
 """In each writable folder."""
 DESCRIPTORS_MAX: Final = 256
 STACK_BYTES_MAX: Final = 8 * MEBIBYTE
-NODE_RESERVE_BYTES: Final = 2048 * MEBIBYTE
-"""Address space that Node sets aside without using it."""
+RESERVE_BYTES: Final = {Language.PYTHON: 1024 * MEBIBYTE, Language.JAVASCRIPT: 2048 * MEBIBYTE}
+"""Address space that a process may set aside beyond its memory: stacks of threads, Node's heap. What is really used is
+the watchdog's business; this limit stops single huge requests at once."""
 NODE_HEAP_SHARE: Final = 0.75
 CAPTURE_HEAD_BYTES: Final = 512 * 1024
 CAPTURE_TAIL_BYTES: Final = 64 * 1024
@@ -146,15 +147,12 @@ def start_script(limits: Limits, *, language: Language) -> str:
 
     Its first argument is the file to read as standard input. All limits are hard.
     """
-    data = limits.memory_bytes_max
-    if language is Language.JAVASCRIPT:
-        data += NODE_RESERVE_BYTES
     return _START.format(
         descriptors=DESCRIPTORS_MAX,
         stack_kib=STACK_BYTES_MAX // 1024,
         cpu_s=2 * (limits.wall_ms // 1000 + 1),
         file_blocks=max(1, limits.file_bytes_max // 512),
-        data_kib=data // 1024,
+        data_kib=(limits.memory_bytes_max + RESERVE_BYTES[language]) // 1024,
     )
 
 

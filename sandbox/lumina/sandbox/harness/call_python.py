@@ -1,9 +1,9 @@
 """Runs inside a sandbox: loads `main.py`, calls one function of it, and reports each result as a line of JSON.
 
-Arguments: the function's name (`-` for the last one that the program defines), the file with the calls `[{"arguments": "[1, 2]", "repeat": 1}, ...]`. Only arguments
-come in here; what the results should be stays outside, since the program under test shares this process and could
-read it. Lines: `{"call": 0, "turn": 0, "value": ...}`, or `"error"` instead of `"value"`; call -1 is the loading.
-Standard library only.
+Arguments: the function's name (`-` for the last one that the program defines), the file with the calls
+`[{"arguments": "[1, 2]", "repeat": 1}, ...]`. Only arguments come in here; what the results should be stays outside,
+since the program under test shares this process and could read it. Lines: `{"call": 0, "turn": 0, "value": ...}`, or
+`"error"` instead of `"value"`; call -1 is the loading. Standard library only.
 """
 
 import json
