@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import gguf
 import msgspec
+import numpy as np
 import pytest
 
 from lumina.events.node import Backend
@@ -239,6 +241,18 @@ class TestRefusing:
         (file.parent / "cut.gguf").write_bytes(tiny_gguf.read_bytes()[:300_000])
         (problem,) = problems(file, '[[models]]\nid = "a"\npath = "cut.gguf"')
         assert problem.startswith(f"models[0].path: {file.parent / 'cut.gguf'} can't be used: it is truncated")
+
+    def test_one_part_of_a_split_model(self, file: Path) -> None:
+        """Its other tensors are elsewhere: the estimate would be wrong."""
+        writer = gguf.GGUFWriter(file.parent / "part.gguf", "llama")
+        writer.add_uint16("split.count", 2)
+        writer.add_tensor("output_norm.weight", np.ones(32, dtype=np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        (problem,) = problems(file, '[[models]]\nid = "a"\npath = "part.gguf"')
+        assert problem.endswith("is one part of several; merge them with llama-gguf-split --merge")
 
     def test_more_context_than_the_model_was_trained_for(self, file: Path, tiny_gguf: Path) -> None:
         """It would answer nonsense."""
