@@ -2,8 +2,8 @@
 
 Keepers: every input is decided again; each record of theirs must be the decision that comes next in its chain.
 Workers: effect and outcome are derived again from the request, the recorded raw result and the blobs.
-The rest (a submission, a node's announcement, time) comes from outside: of these only form, writer and chain can be
-proved.
+The rest comes from outside and is testimony: a submission, a node's announcement, that time passed, and what a model,
+a tool or a program really answered (the raw results). Of these only form, writer, digest and chain can be proved.
 """
 
 from collections.abc import AsyncIterator
@@ -118,11 +118,11 @@ class _Proof:
     async def _find_blobs(self, recorded: Recorded[Event]) -> None:
         """Look for every blob that the record names. Raises BlobLost."""
         for ref in blob_refs(recorded.event):
-            if ref.digest in self._shelf.whole:
-                continue
-            content = await self._shelf(ref.digest, named_by=recorded)
-            if len(content) != ref.size:
-                raise BlobLost(f"blob {ref.digest} has {len(content)} bytes; record {recorded.seq} says {ref.size}")
+            if ref.digest not in self._shelf.whole:
+                await self._shelf(ref.digest, named_by=recorded)
+            size = self._shelf.whole[ref.digest]
+            if size != ref.size:
+                raise BlobLost(f"blob {ref.digest} has {size} bytes; record {recorded.seq} says {ref.size}")
 
     def _verdict(self, status: Status, *, divergence: Divergence | None = None, damage: Damage | None = None) -> Report:
         keepers = {proof.keeper.name: proof.equal for proof in (self._orchestrator, self._governor)}

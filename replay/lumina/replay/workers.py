@@ -18,6 +18,7 @@ from lumina.events.ids import EventId
 from lumina.events.node import ModelUnloaded
 from lumina.events.record import Head, Recorded, chain, draft_answer
 from lumina.events.validation import ValidationFinished
+from lumina.events.values import BlobRef
 from lumina.replay.cast import Inputs
 from lumina.replay.comparing import first_difference, undecided
 from lumina.replay.errors import BlobLost
@@ -36,11 +37,11 @@ class Needs(Protocol):
 
 
 class Shelf:
-    """Blobs, with an error that says who needs them, and a count of those found whole."""
+    """Blobs, with an error that says who needs them; `whole` has the size of each that was found whole."""
 
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
-        self.whole: set[str] = set()
+        self.whole: dict[str, int] = {}
 
     async def __call__(self, digest: str, *, named_by: Recorded[Event]) -> bytes:
         """Return the content. Raises BlobLost."""
@@ -49,7 +50,7 @@ class Shelf:
         except BlobMissing as error:
             where = f"record {named_by.seq} ({named_by.type} {named_by.id})"
             raise BlobLost(f"blob {digest}, which {where} names: {error}") from error
-        self.whole.add(digest)
+        self.whole[digest] = len(content)
         return content
 
 
@@ -84,11 +85,11 @@ class WorkerProof:
         if request is None or not isinstance(event, Outcome):
             return undecided(recorded)
         worker = self._workers[recorded.agent]
-        raw = await self._raw(event, worker=worker, outcome=recorded)
+        raw, ref = await self._raw(event, worker=worker, outcome=recorded)
         blobs = {digest: await self._shelf(digest, named_by=request) for digest in worker.needs(request)}
         try:
             effect = sha256(encode(worker.prepare(request, blobs=blobs))).hexdigest()
-            recording = Recording(effect=effect, raw=raw, ref=event.raw)
+            recording = Recording(effect=effect, raw=raw, ref=ref)
             conclusion = worker.conclude(request, recording, blobs=blobs)
         except FAILURES as error:
             decided = f"{worker.name} fails on this request: {type(error).__name__}: {error}"
@@ -100,14 +101,14 @@ class WorkerProof:
             self.equal[worker.name] += 1
         return difference
 
-    async def _raw(self, event: Outcome, *, worker: Worker[Any, Any], outcome: Recorded[Event]) -> Raw:
+    async def _raw(self, event: Outcome, *, worker: Worker[Any, Any], outcome: Recorded[Event]) -> tuple[Raw, BlobRef]:
         content = await self._shelf(event.raw.digest, named_by=outcome)
         try:
             raw: Raw = msgspec.json.decode(content, type=worker.raw_type)
         except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
             reason = f"the raw result of record {outcome.seq} ({outcome.type}), blob {event.raw.digest}: {error}"
             raise BlobLost(reason) from error
-        return raw
+        return raw, BlobRef(digest=event.raw.digest, size=len(content), media_type="application/json")
 
 
 def _compared(
