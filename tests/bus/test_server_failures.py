@@ -15,9 +15,9 @@ from lumina.bus.address import known_log
 from lumina.bus.credentials import keys_folder, load_endpoint
 from lumina.bus.endpoint import Endpoint
 from lumina.bus.errors import BusError, CredentialsMissing, LogUnavailable, ServerFailed, TopologyRefused
-from lumina.bus.folder import check_room
+from lumina.bus.folder import check_room, new_store_bytes
 from lumina.bus.nats_transport import connect
-from lumina.bus.server import embedded_server
+from lumina.bus.server import embedded_server, find_trouble
 from lumina.bus.startup import explain_exit, find_nats_server
 from lumina.bus.subjects import BLOB_STREAM, LOG_ALL, LOG_ID_METADATA, LOG_STREAM, TAIL_ALL, worker_consumer
 from lumina.bus.topology import ensure_topology
@@ -86,6 +86,26 @@ def test_a_full_disk_is_noticed_before_the_start(tmp_path: Path) -> None:
     check_room(tmp_path)
     with pytest.raises(ServerFailed, match=r"the disk of .* is full: \d+ MiB are free"):
         check_room(tmp_path, bytes_min=2**60)
+
+
+def test_a_new_store_leaves_room_on_the_disk(tmp_path: Path) -> None:
+    """The streams are full before the disk is."""
+    assert 0 < new_store_bytes(tmp_path) < shutil.disk_usage(tmp_path).free
+
+
+async def test_a_silent_server_is_explained(tmp_path: Path) -> None:
+    """A healthy server has no trouble; one whose log tells of a full disk since its start has."""
+    async with embedded_server(tmp_path):
+        assert find_trouble(tmp_path) is None
+        log = tmp_path / "nats" / "server.log"
+        words = "[1] [ERR] JetStream failed to store a msg: write 1.blk: no space left on device"
+        log.write_text(f"{words}\n{log.read_text()}")
+        assert find_trouble(tmp_path) is None
+        log.write_text(f"{log.read_text()}\n{words}\n")
+        trouble = find_trouble(tmp_path)
+    assert trouble is not None
+    assert "the disk is full: make room" in trouble
+    assert words in trouble
 
 
 @pytest.mark.parametrize(

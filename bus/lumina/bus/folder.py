@@ -15,8 +15,10 @@ import msgspec
 from lumina.bus.address import SAME_START_S, process_started_s
 from lumina.bus.credentials import nats_folder
 from lumina.bus.errors import ServerFailed
+from lumina.bus.topology import STORE_BYTES_MAX
 
 ROOM_BYTES_MIN: Final = 64 * 2**20
+STORE_SHARE_MAX: Final = 0.8
 ORPHAN_STOP_S_MAX: Final = 10.0
 _POLL_S: Final = 0.05
 
@@ -80,6 +82,14 @@ def check_room(folder: Path, *, bytes_min: int = ROOM_BYTES_MIN) -> None:
             f"the disk of {folder} is full: {free / 2**20:.0f} MiB are free and "
             f"{bytes_min / 2**20:.0f} MiB are needed; make room and start again, nothing is lost"
         )
+
+
+def new_store_bytes(folder: Path) -> int:
+    """Return how much a new log and its blobs may take, so that they are full before the disk is.
+
+    A full stream refuses with a clear answer; on a full disk the server only falls silent.
+    """
+    return min(STORE_BYTES_MAX, int(shutil.disk_usage(folder).free * STORE_SHARE_MAX))
 
 
 @asynccontextmanager

@@ -41,7 +41,7 @@ from lumina.bus.credentials import (
     nats_folder,
 )
 from lumina.bus.errors import Forbidden, LogUnavailable, ServerFailed
-from lumina.bus.folder import FolderLock, check_room, locked, make_folder
+from lumina.bus.folder import FolderLock, check_room, locked, make_folder, new_store_bytes
 from lumina.bus.nats_transport import connect
 from lumina.bus.permissions import CONSUMER_PREFIX
 from lumina.bus.startup import (
@@ -51,6 +51,7 @@ from lumina.bus.startup import (
     explain_exit,
     pick_port,
     rewrite_accounts,
+    trouble_in_log,
     wait_ready,
     write_configuration,
 )
@@ -94,7 +95,8 @@ async def embedded_server(
             when the power fails, and none when only processes die.
         die_with_parent: Have the kernel stop the server when this process is killed.
         port: Where to listen on 127.0.0.1; by default where it did the last time, or any free port.
-        store_bytes_max: Room for the log and the blobs together; can be raised later, never lowered.
+        store_bytes_max: Room for the log and the blobs together; can be raised later, never lowered. By default 8 GiB,
+            or 80 % of what is free on the disk when they are made.
         stop_s_max: How long it may take to stop at the end before it is killed.
 
     Raises:
@@ -126,6 +128,20 @@ async def embedded_server(
             publish_address(home, address)
             log.info("server.started", url=url, pid=process.pid, log=log_id, sync=sync)
             yield EmbeddedServer(home=home, url=url, pid=process.pid, log_id=log_id, process=process)
+
+
+def find_trouble(home: Path) -> str | None:
+    """Return in one sentence why the running server of `home` can't store anything; None when nothing shows.
+
+    For whoever gets no answer (`LogUnavailable`): on a full disk the server falls silent, and stays so until it is
+    started again with room.
+    """
+    folder = nats_folder(home.absolute())
+    try:
+        check_room(folder)
+    except ServerFailed as full:
+        return str(full)
+    return trouble_in_log(folder)
 
 
 async def create_consumer_credentials(home: Path, *, name: str) -> Path:
@@ -166,7 +182,10 @@ async def _wait_known(running: Running, *, role: str) -> None:
 
 async def _set_up(home: Path, *, url: str, store_bytes_max: int | None) -> str:
     log_id = await ensure_topology(
-        load_endpoint(home, role=ADMIN, url=url), log_id=known_log(home), store_bytes_max=store_bytes_max
+        load_endpoint(home, role=ADMIN, url=url),
+        log_id=known_log(home),
+        store_bytes_max=store_bytes_max,
+        new_store_bytes_max=new_store_bytes(nats_folder(home)),
     )
     if any(keys_folder(home).glob(f"{CONSUMER_PREFIX}*.nk")):
         await ensure_mirrors(load_endpoint(home, role=CURATOR, url=url))

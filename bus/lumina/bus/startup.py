@@ -42,6 +42,7 @@ if os.getppid() == int(sys.argv[1]):
     os.execv(sys.argv[2], sys.argv[2:])
 """
 
+_FIRST_WORDS: Final = "Starting nats-server"
 _EXPLANATIONS: Final = (
     ("address already in use", "the port is in use by another program: choose another port, or none at all"),
     ("no space left on device", "the disk is full: make room and start again, nothing is lost"),
@@ -168,6 +169,20 @@ def explain_exit(folder: Path, *, status: int, log_from: int) -> str:
         f"the NATS server exited with status {status}: its store {folder / 'js'} may be damaged; "
         f"restore it from a backup, or move it away and `lumina import` an export. {words}"
     )
+
+
+def trouble_in_log(folder: Path) -> str | None:
+    """Return what the log of the server that runs now says about storing, explained; None when it says nothing."""
+    path = folder / "server.log"
+    if not path.is_file():
+        return None
+    log = path.read_bytes()[-_EXCUSE_BYTES_MAX:].decode(errors="replace")
+    lines = log.rpartition(_FIRST_WORDS)[2].splitlines()
+    for line in reversed(lines):
+        for sign, explanation in _EXPLANATIONS:
+            if "[ERR]" in line and sign in line.lower():
+                return f"the NATS server can't store anything: {explanation}. It said: {line.strip()}"
+    return None
 
 
 def last_words(folder: Path, log_from: int) -> str:

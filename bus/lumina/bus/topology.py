@@ -6,6 +6,7 @@ know that it was there. Only admin credentials can do any of this; see `permissi
 
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -82,12 +83,21 @@ class ApiError(Exception):
         self.code = code
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Room:
+    """How large one stream is made, and how large it must be if it is there already (None: as it is)."""
+
+    made: int
+    least: int | None
+
+
 async def ensure_topology(
     admin: Endpoint,
     *,
     log_id: str | None = None,
     replicas: int = 1,
     store_bytes_max: int | None = None,
+    new_store_bytes_max: int = STORE_BYTES_MAX,
 ) -> str:
     """Make or verify the log, the blobs and the workers' consumers, and return the log's id.
 
@@ -95,18 +105,22 @@ async def ensure_topology(
         admin: The server and its admin credentials; the only ones that may do this.
         log_id: The log that is expected to be there; None when a new one is welcome.
         replicas: How many servers of a cluster keep each record: 1, 3 or 5.
-        store_bytes_max: Room for the log and the blobs together; never lowered for streams that are there already.
+        store_bytes_max: Room for the log and the blobs together; raised, never lowered, for streams that are there.
+        new_store_bytes_max: The same for streams that are made now, when `store_bytes_max` is None.
 
     Raises:
         TopologyRefused: A setting could lose records, the expected log is not there, or JetStream is missing.
         LogUnavailable: The server can't be reached or does not answer in time.
     """
-    half = None if store_bytes_max is None else store_bytes_max // 2
+    room = _Room(
+        made=(store_bytes_max or new_store_bytes_max) // 2,
+        least=None if store_bytes_max is None else store_bytes_max // 2,
+    )
     async with connect(admin) as transport:
         try:
             await _check_jetstream(transport, url=admin.url)
-            found = await _ensure_log(transport, log_id=log_id, replicas=replicas, bytes_max=half)
-            await _ensure_blobs(transport, replicas=replicas, bytes_max=half)
+            found = await _ensure_log(transport, log_id=log_id, replicas=replicas, room=room)
+            await _ensure_blobs(transport, replicas=replicas, room=room)
             for role in WORKER_ROLES.values():
                 await _ensure_worker(transport, role)
         except ApiError as error:
@@ -161,7 +175,7 @@ async def _check_jetstream(transport: Transport, *, url: str) -> None:
         raise
 
 
-async def _ensure_log(transport: Transport, *, log_id: str | None, replicas: int, bytes_max: int | None) -> str:
+async def _ensure_log(transport: Transport, *, log_id: str | None, replicas: int, room: _Room) -> str:
     facts = await _stream_facts(transport, LOG_STREAM)
     if facts is None:
         if log_id is not None:
@@ -174,7 +188,7 @@ async def _ensure_log(transport: Transport, *, log_id: str | None, replicas: int
             "name": LOG_STREAM,
             "description": "Everything that Lumina decided: append-only",
             **_made(_LOG_LAWS),
-            "max_bytes": bytes_max or STORE_BYTES_MAX // 2,
+            "max_bytes": room.made,
             "num_replicas": replicas,
             "compression": "s2",
             "duplicate_window": DUPLICATE_WINDOW_S * _NS,
@@ -188,11 +202,11 @@ async def _ensure_log(transport: Transport, *, log_id: str | None, replicas: int
         raise TopologyRefused(f"stream {LOG_STREAM} has no {LOG_ID_METADATA!r} in its metadata: Lumina did not make it")
     if log_id is not None and found != log_id:
         raise TopologyRefused(f"this is the log {found}, not {log_id}: the server or the data folder was exchanged")
-    await _grow(transport, config, bytes_max=bytes_max)
+    await _grow(transport, config, room=room)
     return found
 
 
-async def _ensure_blobs(transport: Transport, *, replicas: int, bytes_max: int | None) -> None:
+async def _ensure_blobs(transport: Transport, *, replicas: int, room: _Room) -> None:
     """Make or verify a standard object store, but without roll-ups: nobody can replace or remove what is there."""
     facts = await _stream_facts(transport, BLOB_STREAM)
     if facts is None:
@@ -200,13 +214,13 @@ async def _ensure_blobs(transport: Transport, *, replicas: int, bytes_max: int |
             "name": BLOB_STREAM,
             "description": f"Object store {BLOB_BUCKET}: contents by SHA-256",
             **_made(_BLOB_LAWS),
-            "max_bytes": bytes_max or STORE_BYTES_MAX // 2,
+            "max_bytes": room.made,
             "num_replicas": replicas,
             "compression": "s2",
         }
         facts = await _call(transport, f"STREAM.CREATE.{BLOB_STREAM}", config)
     _check(BLOB_STREAM, facts["config"], laws=_BLOB_LAWS, replicas=replicas)
-    await _grow(transport, facts["config"], bytes_max=bytes_max)
+    await _grow(transport, facts["config"], room=room)
 
 
 async def _ensure_worker(transport: Transport, role: WorkerRole) -> None:
@@ -236,10 +250,10 @@ async def _ensure_worker(transport: Transport, role: WorkerRole) -> None:
     await _call(transport, f"CONSUMER.CREATE.{LOG_STREAM}.{name}", {"stream_name": LOG_STREAM, "config": config})
 
 
-async def _grow(transport: Transport, config: Mapping[str, Any], *, bytes_max: int | None) -> None:
-    if bytes_max is not None and config["max_bytes"] < bytes_max:
+async def _grow(transport: Transport, config: Mapping[str, Any], *, room: _Room) -> None:
+    if room.least is not None and config["max_bytes"] < room.least:
         name = config["name"]
-        await _call(transport, f"STREAM.UPDATE.{name}", {**config, "max_bytes": bytes_max})
+        await _call(transport, f"STREAM.UPDATE.{name}", {**config, "max_bytes": room.least})
 
 
 def _made(laws: Mapping[str, Any]) -> dict[str, Any]:
