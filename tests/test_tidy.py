@@ -6,12 +6,14 @@ import re
 import subprocess
 import tokenize
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE_ROOTS = ("agents", "bus", "cli", "events", "models", "projections", "replay", "sandbox")
+MADE_HERE = {".venv", ".cache", ".git", ".hypothesis", "node_modules", "__pycache__", "dist", "build"}
 FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
 
@@ -65,19 +67,29 @@ WAIVER = re.compile(
 FORBIDDEN_WORDS = re.compile(r"(^|_)(utils?|helpers?|managers?|handlers?|processors?|context|data|info)(_|$)")
 
 
-def tracked(*patterns: str) -> list[Path]:
-    """Return the files that git knows or would add, of these patterns."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", *patterns]
-    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout.decode()
-    return sorted(path for name in set(listed.split("\0")) - {""} if (path := ROOT / name).is_file())
+@cache
+def tracked(*patterns: str) -> tuple[Path, ...]:
+    """Return the files that git knows or would add, of these patterns; without git, all but what is made here."""
+    if not (ROOT / ".git").exists():
+        every = (path for pattern in patterns or ("*",) for path in ROOT.rglob(pattern.rpartition("/")[2]))
+        kept = (path for path in every if path.is_file() and not MADE_HERE & set(path.relative_to(ROOT).parts))
+        return tuple(sorted(path for path in kept if _in_folder(path, patterns)))
+    ours = ["git", "-c", "safe.directory=*", "ls-files", "--cached", "--others", "--exclude-standard", "-z", "--"]
+    listed = subprocess.run([*ours, *patterns], cwd=ROOT, check=True, capture_output=True).stdout.decode()
+    return tuple(sorted(path for name in set(listed.split("\0")) - {""} if (path := ROOT / name).is_file()))
 
 
-def python_files() -> list[Path]:
+def _in_folder(path: Path, patterns: tuple[str, ...]) -> bool:
+    folders = [ROOT / pattern.rpartition("/")[0] for pattern in patterns or ("*",)]
+    return any(path.is_relative_to(folder) for folder in folders)
+
+
+def python_files() -> tuple[Path, ...]:
     """Return all Python files of the project."""
     return tracked("*.py")
 
 
-def shipped_files() -> list[Path]:
+def shipped_files() -> tuple[Path, ...]:
     """Return the Python files of the source roots."""
     return tracked(*(f"{root}/*.py" for root in SOURCE_ROOTS))
 
@@ -93,6 +105,7 @@ def report(faults: Iterable[str]) -> None:
     assert not found, "\n" + "\n".join(found)
 
 
+@cache
 def parsed(path: Path) -> ast.Module:
     """Return the syntax tree of a file."""
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
