@@ -21,7 +21,7 @@ AnyEvent = (
 
 
 def _members(union: UnionType | type[Event]) -> tuple[type[Event], ...]:
-    return get_args(union) or (union,)  # a union of one is that one
+    return (union,) if isinstance(union, type) else get_args(union)  # a union of one is that one
 
 
 WRITERS: Final[dict[type[Event], tuple[Agent, ...]]] = {
