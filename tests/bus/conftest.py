@@ -76,6 +76,7 @@ class LogServer:
     max_bytes: int = -1
     sync: str = "always"
     permissions: str = ""
+    no_auth: bool = True
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -99,7 +100,7 @@ class LogServer:
         config = self.folder / "server.conf"
         store = self.folder.as_posix()
         user = f"{{ user: u, password: p, permissions: {{ {self.permissions} }} }}"
-        permissions = f"authorization {{ users: [ {user} ] }}\nno_auth_user: u\n"
+        permissions = f"authorization {{ users: [ {user} ] }}\n" + ("no_auth_user: u\n" if self.no_auth else "")
         config.write_text(
             f'listen: "127.0.0.1:{self.port}"\nmax_payload: 1MB\n'
             f'jetstream {{ store_dir: "{store}", sync_interval: {self.sync} }}\n'
@@ -126,6 +127,11 @@ class LogServer:
         """End it and start it again on the same files."""
         self.end(how)
         self.start()
+
+    def restart_with(self, *, sync: str) -> None:
+        """Restart it with another way to flush."""
+        self.sync = sync
+        self.restart(signal.SIGTERM)
 
     async def _wait_for_port(self) -> None:
         while True:

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import anyio
+import anyio.lowlevel
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from hypothesis import HealthCheck, settings
@@ -29,6 +30,8 @@ from lumina.events.record import Draft, Head, Recorded
 from lumina.events.run import RunCancelRequested
 from lumina.events.timer import TimerElapsed
 
+CHECKPOINTS = 20
+"""More than a delivery that is there needs to arrive."""
 STREAMS = st.sampled_from([StreamId("r-1"), StreamId("r-2"), StreamId("local")])
 AGENTS = st.sampled_from(["clock", "client", "governor"])
 SLOTS = st.integers(0, 5)
@@ -123,27 +126,16 @@ def _wants(which: Filter, recorded: Recorded[Event]) -> bool:
     )
 
 
-class MemoryMachine(LogMachine):
-    """The log in memory, with its worker queue under a clock that only this machine turns."""
-
-    ACK_WAIT_S = 10.0
+class LoopMachine(RuleBasedStateMachine):
+    """A machine whose steps run on one event loop."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = 0.0
-        self.held: dict[int, tuple[Delivery, float]] = {}
-        self.done: set[int] = set()
         self._context = start_blocking_portal()
         self.portal: BlockingPortal = self._context.__enter__()
-        self._log = MemoryLog(clock=lambda: self.now, ack_wait_s=self.ACK_WAIT_S)
-
-    @property
-    def log(self) -> MemoryLog:
-        """See `LogMachine`."""
-        return self._log
 
     def call(self, function: Any, *arguments: Any, **options: Any) -> Any:
-        """See `LogMachine`."""
+        """Run an async function to its end."""
 
         async def run() -> Any:
             return await function(*arguments, **options)
@@ -154,28 +146,82 @@ class MemoryMachine(LogMachine):
         """Stop the event loop."""
         self._context.__exit__(None, None, None)
 
-    async def _take(self) -> Delivery | None:
-        async with aclosing(self._log.work("specialist")) as deliveries:
-            with anyio.move_on_after(0.002):
-                return await anext(deliveries)
-        return None
+
+class MemoryMachine(LoopMachine, LogMachine):
+    """The log in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._log = MemoryLog()
+
+    @property
+    def log(self) -> MemoryLog:
+        """See `LogMachine`."""
+        return self._log
+
+    @invariant()
+    def stands(self) -> None:
+        """Compare all records."""
+        assert list(self._log.records) == self.records
+
+
+class WorkMachine(LoopMachine):
+    """The requests of one worker role in memory, under a clock that only this machine turns."""
+
+    ACK_WAIT_S = 10.0
+    RETRY_S = 2.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.due: dict[int, float] = {}
+        self.held: dict[int, Delivery] = {}
+        self._log = MemoryLog(clock=lambda: self.now, ack_wait_s=self.ACK_WAIT_S)
+
+    @rule(wanted=st.booleans())
+    def request(self, wanted: bool) -> None:
+        """Append a request for the role, or another record."""
+        event = UnloadRequested(node="local", instance="tiny#0", reason=UnloadReason.IDLE)
+        number = len(self._log.records)
+        stream = StreamId("local")
+        recorded = self.call(
+            self._log.append,
+            Draft(
+                event=event if wanted else TimerElapsed(timer="t", due=0),
+                id=root_event_id(stream, name=str(number)),
+                stream=stream,
+                agent="governor",
+                time_ms=0,
+                causation=None,
+            ),
+        )
+        if wanted:
+            self.due[recorded.seq] = self.now
 
     @rule()
     def take(self) -> None:
-        """Take a request that nobody holds and nobody finished; if there is one, one comes."""
-        free = {
-            each.seq
-            for each in self.records
-            if isinstance(each.event, UnloadRequested)
-            and each.seq not in self.done
-            and (each.seq not in self.held or self.held[each.seq][1] <= self.now)
-        }
+        """Take a request that is due; if there is one, one comes."""
+        free = {seq for seq, due in self.due.items() if due <= self.now}
         delivery = self.call(self._take)
-        if delivery is None:
-            assert not free
-        else:
+        assert (delivery is not None) == bool(free)
+        if delivery is not None:
             assert delivery.recorded.seq in free
-            self.held[delivery.recorded.seq] = (delivery, self.now + self.ACK_WAIT_S)
+            self.held[delivery.recorded.seq] = delivery
+            self.due[delivery.recorded.seq] = self.now + self.ACK_WAIT_S
+
+    async def _take(self) -> Delivery | None:
+        taken: list[Delivery] = []
+
+        async def take() -> None:
+            async with aclosing(self._log.work("specialist")) as deliveries:
+                taken.append(await anext(deliveries))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(take)
+            for _ in range(CHECKPOINTS):
+                await anyio.lowlevel.checkpoint()
+            group.cancel_scope.cancel()
+        return taken[0] if taken else None
 
     @rule(seconds=st.sampled_from([0.5, 4.0, 11.0]))
     def wait(self, seconds: float) -> None:
@@ -188,23 +234,17 @@ class MemoryMachine(LogMachine):
     def answer(self, choice: int, what: str) -> None:
         """Acknowledge, give back, or say that it goes on; a late acknowledgement counts as well."""
         seq = sorted(self.held)[choice % len(self.held)]
-        delivery, _ = self.held[seq]
+        delivery = self.held[seq]
         match what:
             case "ack":
                 self.call(delivery.ack)
-                self.done.add(seq)
-                del self.held[seq]
+                del self.held[seq], self.due[seq]
             case "retry":
-                self.call(delivery.retry, delay_s=2.0)
-                self.held[seq] = (delivery, self.now + 2.0)
+                self.call(delivery.retry, delay_s=self.RETRY_S)
+                self.due[seq] = self.now + self.RETRY_S
             case _:
                 self.call(delivery.in_progress)
-                self.held[seq] = (delivery, self.now + self.ACK_WAIT_S)
-
-    @invariant()
-    def stands(self) -> None:
-        """Compare all records."""
-        assert list(self._log.records) == self.records
+                self.due[seq] = self.now + self.ACK_WAIT_S
 
 
 class JetStreamMachine(LogMachine):
@@ -271,12 +311,16 @@ def running(folder: Path) -> Iterator[None]:
         server.kill()
 
 
-def test_the_log_in_memory_is_a_list() -> None:
+@pytest.mark.parametrize("machine", [MemoryMachine, WorkMachine])
+def test_the_log_in_memory_is_a_list(machine: type[RuleBasedStateMachine]) -> None:
     """Every generated history of operations on `MemoryLog` gives what a list and a queue would give."""
     run_state_machine_as_test(
-        MemoryMachine,
+        machine,
         settings=settings(
-            max_examples=80, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=100,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
         ),
     )
 
@@ -288,6 +332,9 @@ def test_the_log_on_jetstream_is_a_list() -> None:
         run_state_machine_as_test(
             JetStreamMachine,
             settings=settings(
-                max_examples=10, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+                max_examples=10,
+                stateful_step_count=25,
+                deadline=None,
+                suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
             ),
         )
