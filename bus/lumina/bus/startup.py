@@ -167,7 +167,7 @@ def explain_exit(folder: Path, *, status: int, log_from: int) -> str:
             return f"the NATS server did not start: {explanation}. {words}"
     return (
         f"the NATS server exited with status {status}: its store {folder / 'js'} may be damaged; "
-        f"restore it from a backup, or move it away and `lumina import` an export. {words}"
+        f"restore it from a backup, or move it away to start with an empty log. {words}"
     )
 
 
