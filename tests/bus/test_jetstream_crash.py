@@ -13,7 +13,7 @@ from lumina.bus.subjects import LOG_ALL, LOG_PREFIX, Filter
 from lumina.events.base import Event
 from lumina.events.ids import StreamId, root_event_id
 from lumina.events.node import UnloadReason, UnloadRequested
-from lumina.events.record import Draft
+from lumina.events.record import Draft, Recorded
 from lumina.events.timer import TimerElapsed
 
 pytestmark = pytest.mark.anyio
@@ -55,6 +55,7 @@ async def test_a_connection_that_breaks_during_appends(log_server: LogServer) ->
     client: Client = transport._client  # the only way to break the connection from this side
     log = JetStreamLog(transport)
     done = anyio.Event()
+    records: list[Recorded[Event]] = []
 
     async def break_it() -> None:
         while not done.is_set():
@@ -64,7 +65,7 @@ async def test_a_connection_that_breaks_during_appends(log_server: LogServer) ->
     with anyio.fail_after(60):
         async with anyio.create_task_group() as group:
             group.start_soon(break_it)
-            records = [await log.append(draft(number)) for number in range(400)]
+            records += [await log.append(draft(number)) for number in range(400)]
             done.set()
     assert client.stats["reconnects"] > 0
     assert [each async for each in log.read()] == records

@@ -100,7 +100,7 @@ class JetStreamBlobs:
                 content += stored.payload
                 chunks += 1
                 seq = stored.seq + 1
-            if not batch.pending:
+            if not batch.pending or not batch.messages:
                 break
         if sha256(content).hexdigest() != digest:
             found = f"{chunks} of {meta.chunks} chunks, {len(content):,} of {meta.size:,} bytes"

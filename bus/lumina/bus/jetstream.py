@@ -190,7 +190,8 @@ class JetStreamLog:
         end = last_seq if until is None else min(until, last_seq)
         more = reading.seq < end
         while more:
-            batch = await self._next_batch(reading, retry_s_max=READ_RETRY_S_MAX)
+            expected = end if reading.everything else 0
+            batch = await self._next_batch(reading, expected=expected, retry_s_max=READ_RETRY_S_MAX)
             for stored in batch.messages:
                 if stored.seq > end:
                     more = False
@@ -207,37 +208,47 @@ class JetStreamLog:
         """See `EventLog`."""
         reading = _Reading(filters, after=after)
         async with self._transport.subscribe(*{tail_subject(each) for each in filters}) as tail:
-            announced = await self.last_seq()
-            reading.check_not_beyond(announced)
+            reading.check_not_beyond(await self.last_seq())
+            announced = 0
             while True:
-                batch = await self._next_batch(reading, retry_s_max=self._retry_s_max)
+                batch = await self._next_batch(reading, expected=announced, retry_s_max=self._retry_s_max)
                 for stored in batch.messages:
                     recorded = reading.take(stored)
                     if recorded is not None:
                         yield recorded
                 if not batch.pending:
-                    await self._wait_for_news(tail, reading=reading)
+                    announced = await self._wait_for_news(tail, reading=reading)
 
-    async def _next_batch(self, reading: "_Reading", *, retry_s_max: float) -> Batch:
-        return await patiently(
-            self._transport,
-            lambda: self._messages.batch(reading.pattern, seq=reading.seq + 1),
-            retry_s_max=retry_s_max,
-        )
+    async def _next_batch(self, reading: "_Reading", *, expected: int, retry_s_max: float) -> Batch:
+        """Return what comes next; when `expected` must be there and is not, give a lagging replica a moment."""
+        batch = Batch([], 0)
+        for _ in range(LAG_READS_MAX):
+            batch = await patiently(
+                self._transport,
+                lambda: self._messages.batch(reading.pattern, seq=reading.seq + 1),
+                retry_s_max=retry_s_max,
+            )
+            if batch.messages or expected <= reading.seq:
+                break
+            await anyio.sleep(LAG_PAUSE_S)
+        if batch.pending and not batch.messages:
+            raise LogDamaged(f"{batch.pending:,} records follow, and none of them can be read", seq=reading.seq + 1)
+        return batch
 
-    async def _wait_for_news(self, tail: Subscription, *, reading: "_Reading") -> None:
-        """Return when a record after the last one read was announced, or it is time to look anyway."""
+    async def _wait_for_news(self, tail: Subscription, *, reading: "_Reading") -> int:
+        """Return the sequence of a record that was announced after the last one read; 0 to look anyway."""
         while True:
             arrivals = await tail.take(timeout_s=self._poll_s)
             if not arrivals:
-                return
+                return 0
             if any(isinstance(arrival, Reconnected) for arrival in arrivals):
                 # What was announced meanwhile was not heard; and the log may be another one, or shorter.
                 facts = await patiently(self._transport, self._messages.facts, retry_s_max=self._retry_s_max)
                 reading.check_not_beyond(facts.state.last_seq)
-                return
-            if any(announced_seq(arrival) > reading.seq for arrival in arrivals):
-                return
+                return 0
+            announced = max(map(announced_seq, arrivals))
+            if announced > reading.seq:
+                return announced
 
     def work(self, worker: str) -> AsyncGenerator[Delivery, None]:
         """See `EventLog`."""
@@ -250,6 +261,7 @@ class _Reading:
     def __init__(self, filters: Sequence[Filter], *, after: int) -> None:
         self._scope = Scope(filters)
         self.continuity = Continuity(self._scope, after=after)
+        self.everything = self._scope.everything
         self.pattern = self._scope.cover.subject()
         self.seq = after
 
