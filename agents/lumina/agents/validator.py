@@ -19,10 +19,11 @@ from lumina.events.contract import Language
 from lumina.events.record import Recorded
 from lumina.sandbox.bubblewrap import Bubblewrap
 from lumina.sandbox.errors import NodeToolsMissing
-from lumina.sandbox.linters import lint_job
+from lumina.sandbox.linters import RESIDENT, lint_job, resident_job
 from lumina.sandbox.node_tools import node_modules
 from lumina.sandbox.policy import Layout
-from lumina.sandbox.port import Tier
+from lumina.sandbox.port import RunResult, Tier
+from lumina.sandbox.resident import Resident
 from lumina.sandbox.roots import linter_layout
 from lumina.sandbox.unconfined import run_tool
 
@@ -39,6 +40,7 @@ class Validator:
     def __init__(self, *, tier: Tier | None = None) -> None:
         """Confine the tools in `tier`, by default bubblewrap. Building it needs nothing installed."""
         self._tier: Tier = Bubblewrap(layout=_layout) if tier is None else tier
+        self._residents = {tool: Resident(resident_job(tool), layout=_layout) for tool in RESIDENT}
 
     def needs(self, request: Recorded[Event]) -> tuple[str, ...]:
         """Return the digest of the code."""
@@ -78,12 +80,18 @@ class Validator:
             try:
                 if job.language is Language.JAVASCRIPT:
                     node_modules()
-                result = self._tier.run(job, stop=stop) if confined else run_tool(job, stop=stop)
+                result = self._read(tool, effect=effect, stop=stop) if confined else run_tool(job, stop=stop)
             except NodeToolsMissing as error:
                 return ToolRun(tool=tool, confined=confined, problem=f"{error}; install it by: {error.command}")
             return ToolRun(tool=tool, confined=confined, result=result)
 
         return await run_stoppable(read)
+
+    def _read(self, tool: str, *, effect: ValidationEffect, stop: Flag) -> RunResult:
+        """Have a tool read the code in a sandbox: in one that stands ready, or in a new one."""
+        if tool in self._residents:
+            return self._residents[tool].read(effect.code, timeout_ms=effect.timeout_ms, stop=stop)
+        return self._tier.run(lint_job(tool, code=effect.code, timeout_ms=effect.timeout_ms), stop=stop)
 
     def conclude(
         self, request: Recorded[Event], recording: Recording[ValidationRaw], *, blobs: Mapping[str, bytes]

@@ -26,6 +26,10 @@ class Capture:
         del self._tail[: max(0, len(self._tail) - CAPTURE_TAIL_BYTES)]
         return bool(chunk)
 
+    def chunk(self) -> bytes:
+        """Read once and return what came, empty at the end; for streams that are kept elsewhere. Blocks."""
+        return os.read(self.descriptor, READ_BYTES)
+
     def content(self) -> bytes:
         """Return what was kept, with a mark where bytes were left out."""
         left_out = self.total_bytes - len(self._head) - len(self._tail)

@@ -16,6 +16,8 @@ CODE = "/code"
 DRIVERS = "/lumina"
 TEMPORARY = "/tmp"  # noqa: S108 - inside a sandbox; nobody else is there
 SHARED = "/dev/shm"  # noqa: S108 - likewise
+TALK = "/proc/self/fd/0"
+"""As a job's `stdin`: the pipe by which the parent lets the program go remains its standard input."""
 RESULTS_VARIABLE = "LUMINA_RESULTS"
 """Environment variable with the number of the descriptor on which a driver reports."""
 
@@ -35,7 +37,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         language: Whose runtime it needs.
         files: Put into `/code` before it starts.
         limits: What it may use.
-        stdin: Name of the file in `/code` that it reads as its standard input; None for nothing to read.
+        stdin: Name of the file in `/code` that it reads as its standard input; None for nothing to read, `TALK` for
+            what the parent writes.
         reports: Whether a driver reports on the descriptor named by `RESULTS_VARIABLE`.
         collects: Whether the files that it leaves in `/code` are wanted.
         environment: Variables beside the usual ones.
