@@ -127,7 +127,7 @@ def demo_requests(host: str) -> tuple[DemoRequest, ...]:
             title="The news (web scraping)",
             request=(
                 f"Write a Python script that scrapes the titles and URLs of the first five articles from "
-                f"http://{host}/news. Each article is in article.story, the title in h2 and the link in a."
+                f"http://{host}/news. Each article is in article.story, the title in h2 and the URL in a."
             ),
             files={},
             hosts=(host,),
