@@ -37,15 +37,19 @@ _NAMED: Final = (
 )
 # fmt: off
 _NO_NAMES: Final = frozenset({
-    "that", "which", "to", "in", "for", "with", "and", "or", "of", "the", "a", "an", "is", "are", "it", "called",
-    "named", "taking", "returning", "using", "should", "must", "can", "will", "where", "when", "if", "from", "as",
-    "by", "on", "code", "tree", "script", "object", "config", "configuration", "print", "python", "javascript",
-    "js", "node", "return", "returns",
+    "that", "wanted", "needed", "please", "which", "to", "in", "for", "with", "and", "or", "of", "the", "a", "an",
+    "is", "are", "it", "called", "named", "taking", "returning", "using", "should", "must", "can", "will", "where",
+    "when", "if", "from", "as", "by", "on", "code", "tree", "script", "object", "config", "configuration", "print",
+    "python", "javascript", "js", "node", "return", "returns",
 })
 # fmt: on
+_VERBS: Final = (
+    r"(?:returns?|gives?|tells?|checks?|computes?|calculates?|says?|picks?|adds?|subtracts?|reduces?|multiplies|counts?|"
+    r"finds?|turns?|makes?|sorts?|removes?|keeps?|prints?|rolls?|throws?|compares?|decides?|converts?|joins?|sums?|takes?)"
+)
 _TAKES: Final = re.compile(
     rf"\b(?:that\s+)?(?:takes|gets|accepts|is given|taking|receives)\s+(?:(?:a|an|the)\s+)?(?:parameters?\s+)?"
-    rf"{_MARK}({_IDENTIFIER}){_MARK}((?:\s*(?:,|and|,\s*and)\s*{_MARK}{_IDENTIFIER}{_MARK})*)\s+and\s+(?=[a-z]+s?\b)"
+    rf"{_MARK}({_IDENTIFIER}){_MARK}((?:\s*(?:,|and|,\s*and)\s*{_MARK}{_IDENTIFIER}{_MARK})*)\s+and\s+(?={_VERBS}\s+\S)"
 )
 _PARAMETERS: Final = re.compile(
     rf"\b(?:[Pp]arameters?(?::|\s+(?:is|are))|[Ii]t takes|input is)\s+{_MARK}({_IDENTIFIER}){_MARK}"
@@ -183,7 +187,8 @@ def _stated_calls(brief: str, *, name: str | None) -> tuple[Case, ...]:
     links = r"(?:->|=>|→|===?|=|is|gives|returns|should return|must return|should be|should give|yields)"
     pattern = re.compile(
         rf"(?<![\w.$]){re.escape(name)}\(([^()]*)\)['\"`]?\s*{links}\s*`?({value}(?:(?:,| or|, or) {value})*)`?"
-        r"(?!\s*(?:,\s*)?(?:if|when|for|at|unless|otherwise|where|per|times|[-+*/%]|\w))"
+        r"(?!\s*(?:,\s*)?(?:if|when|for|at(?! random)|unless|otherwise|where|per|times|or)\b"
+        r"|\s*,\s*['\"]|\s*[-+*/%]|\w|\.\d)"
     )
     cases: list[Case] = []
     for found in pattern.finditer(brief):

@@ -52,7 +52,11 @@ _SIGNALS: Final[dict[str, tuple[tuple[str, int, str], ...]]] = {
     "layers": (
         (r"\b(?:pillow|pil)\b", 8, "it names Pillow"),
         (r"\.(?:png|webp)\b.*\.(?:png|webp)\b", 5, "it names several pictures"),
-        (r"\b(?:layer|composite|overlay|paste|stack)s?\b.{0,60}?\.png\b", 4, "it puts pictures on each other"),
+        (
+            r"\b(?:layer|composite|overlay|paste|stack)s?\b.{0,60}?\.png\b.{0,80}?\.png\b",
+            4,
+            "it puts pictures on each other",
+        ),
     ),
     "game": (
         (r"\brock\W+paper\W+(?:and\W+|or\W+)?scissors\b", 6, "it wants rock-paper-scissors"),
@@ -155,7 +159,7 @@ def _seen(brief: str) -> tuple[tuple[str, int, str], ...]:
     """Return what the literal parts of a request say for a kind: (kind, weight, words)."""
     found: list[tuple[str, int, str]] = []
     if dialogue(brief).pairs:
-        found.append(("dialogue", 7, "it says who answers what"))
+        found.append(("dialogue", 10, "it says who answers what"))
     if names_a_site(without_quotes(brief)):
         found.append(("scraper", 4, "it names a site"))
     name = function_name(brief)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from lumina.agents.literals import quotes
+from lumina.agents.literals import quotes, without_quotes
 
 TASKS_MAX: Final = 32
 PREAMBLE_CHARACTERS_MAX: Final = 120
@@ -24,6 +24,9 @@ _CONTINUES: Final = re.compile(
     r"parameters?|return|returns|default|name|call|repeat|loop|ease|duration|wait|after|all|only|make sure|ensure|keep|"
     r"respect|save|output|limit|fields?|no|not|at most|stop|thanks?|thank you|please|code)\b[^:]",
     re.IGNORECASE,
+)
+_CONDITION: Final = re.compile(
+    r"^(?:if|when|upon|asked|told|otherwise|says?|it|they|he|she|to|on|for)\b", re.IGNORECASE
 )
 _SIGNPOSTED: Final = re.compile(
     r"(?:[.!?]['\"`)]?\s+|\n\s*|;\s*)(?:and )?(?:also|then|second|third|next|finally|lastly|plus|after that)\b|\n\s*\S",
@@ -71,7 +74,8 @@ def split_tasks(request: str, *, kind_of: KindOf) -> tuple[str, ...]:
     """
     for marks in (_NUMBERED_LINE, _BULLET, _NUMBERED_INLINE):
         tasks = _listed(request, marks)
-        if 2 <= len(tasks) <= TASKS_MAX:
+        believed = marks is not _NUMBERED_INLINE or all(_begins_like_a_task(task) for task in tasks)
+        if believed and 2 <= len(tasks) <= TASKS_MAX:
             return tasks
     headed = _listed(request, _HEADED)
     if 2 <= len(headed) <= TASKS_MAX and all(kind_of(task)[0] is not None for task in headed):
@@ -138,13 +142,19 @@ def _is_line_of_its_own(line: str, kind_of: KindOf) -> bool:
 
 def _is_new(piece: str, *, before: str, kind_of: KindOf) -> bool:
     """Return whether `piece` begins another task than `before`."""
-    orders, product = _ORDER.match(piece) is not None, _PRODUCT.match(piece) is not None
-    if not orders and not product:
+    if not _begins_like_a_task(piece):
         return False
     (kind, sure), (kind_before, sure_before) = kind_of(piece), kind_of(before)
     if kind is None or kind_before is None:
         return False
-    return product or (kind != kind_before and sure and sure_before)
+    return _PRODUCT.match(without_quotes(piece)) is not None or (kind != kind_before and sure and sure_before)
+
+
+def _begins_like_a_task(piece: str) -> bool:
+    """Return whether `piece` begins with an order or names what is to be made."""
+    if _CONDITION.match(piece) is not None:
+        return False
+    return _ORDER.match(piece) is not None or _PRODUCT.match(without_quotes(piece)) is not None
 
 
 def _is_quoted(request: str, place: int) -> bool:
