@@ -71,6 +71,18 @@ async def canned(*answers: bytes | None, others: bytes = b"", pause_s: float = 0
         tasks.cancel_scope.cancel()
 
 
+async def receive_request(stream: anyio.abc.SocketStream) -> tuple[bytes, bytes]:
+    """Return the head and the body of one request."""
+    head = b""
+    while b"\r\n\r\n" not in head:
+        head += await stream.receive()
+    head, _, body = head.partition(b"\r\n\r\n")
+    lengths = [line.split(b":")[1] for line in head.lower().split(b"\r\n") if b"content-length" in line]
+    while len(body) < (int(lengths[0]) if lengths else 0):
+        body += await stream.receive()
+    return head, body
+
+
 def response(body: bytes, *, status: str = "200 OK", kind: str = "application/json", more: str = "") -> bytes:
     """Return a whole HTTP answer."""
     head = (
