@@ -76,6 +76,14 @@ def test_only_errors_count_once_per_line_and_three_at_most() -> None:
     assert len(validation_trouble(validated(*many), code=CODE).feedback) == ITEMS_MAX
 
 
+def test_what_cannot_be_parsed_is_told_first() -> None:
+    """Texts that are missing from code that ends in the middle come with its end."""
+    missing = error("Missing from the code: a", rule="missing-literal", tool="contract", line=0)
+    broken = error("Unexpected token }", rule="syntax", tool="eslint", line=2)
+    told = validation_trouble(validated(missing, broken), code=CODE).feedback
+    assert told == ("line 2: syntax Unexpected token }", "Missing from the code: a")
+
+
 def test_items_are_short_and_on_one_line() -> None:
     """Whatever a tool prints."""
     item = validation_trouble(validated(error("a\nb" * 150)), code=CODE).feedback[0]

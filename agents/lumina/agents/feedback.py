@@ -38,6 +38,7 @@ _SPACES: Final = re.compile(r"\s+")
 def validation_trouble(finished: ValidationFinished, *, code: BlobRef) -> Trouble:
     """Return what failed validation says about `code`."""
     errors = [finding for finding in finished.findings if finding.severity is Severity.ERROR]
+    errors.sort(key=lambda finding: _SYNTAX.search(finding.rule) is None)  # what can't be parsed comes first
     items = tuple(_finding_text(finding) for finding in _one_per_line(errors)) or (
         finished.detail or "the code was not accepted",
     )
