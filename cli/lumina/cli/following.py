@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
 
 import anyio
 
@@ -121,11 +122,12 @@ async def follow_run(
         tasks.start_soon(_hear, live, run, on_chatter)
         if cancel_on_interrupt:
             tasks.start_soon(_cancel_on_signal, run, events)
-        async for recorded in events.follow((Filter(stream=run),)):
-            on_record(recorded)
-            if isinstance(recorded.event, RunClosed):
-                closed = recorded
-                break
+        async with aclosing(events.follow((Filter(stream=run),))) as records:
+            async for recorded in records:
+                on_record(recorded)
+                if isinstance(recorded.event, RunClosed):
+                    closed = recorded
+                    break
         tasks.cancel_scope.cancel()
     assert closed is not None, "following ends with run.closed"
     return closed
