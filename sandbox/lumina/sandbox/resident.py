@@ -130,7 +130,10 @@ def _ask(cage: Cage, reading: _Reading, *, held: Held, job: Job) -> RunResult:
     assert cage.results is not None
     started = time.monotonic()
     deadline = started + reading.timeout_s
-    send(cage, msgspec.json.encode({"code": reading.code}) + b"\n", timeout_s=reading.timeout_s)
+    try:
+        send(cage, msgspec.json.encode({"code": reading.code}) + b"\n", timeout_s=reading.timeout_s)
+    except TimeoutError:
+        return RunResult(ended=Ended.WALL, exit_code=None, wall_ms=round(reading.timeout_s * 1000))
     answer, ended = b"", None
     with selectors.DefaultSelector() as selector:
         for capture in cage.captures:
