@@ -138,3 +138,13 @@ def test_an_idle_tool_gives_its_memory_back(monkeypatch: pytest.MonkeyPatch) -> 
     late = Flag()
     Timer(30, late.set).start()
     assert resident.read(JAVASCRIPT[0], timeout_ms=TIMEOUT_MS, stop=late).exit_code == 1
+
+
+def test_a_warm_tool_answers_at_once() -> None:
+    """What was started ahead is ready when the first program comes."""
+    resident = Resident(resident_job("eslint"), layout=layout)
+    resident.warm()
+    time.sleep(4)
+    result = resident.read(JAVASCRIPT[0], timeout_ms=TIMEOUT_MS, stop=Flag())
+    assert result.exit_code == 1
+    assert result.wall_ms < 1_500

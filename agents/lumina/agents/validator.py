@@ -42,6 +42,12 @@ class Validator:
         self._tier: Tier = Bubblewrap(layout=_layout) if tier is None else tier
         self._residents = {tool: Resident(resident_job(tool), layout=_layout) for tool in RESIDENT}
 
+    def warm(self) -> None:
+        """Start the slow tools ahead of the first request, in the background. Optional; costs some CPU seconds."""
+        if self._tier.check().available:
+            for resident in self._residents.values():
+                resident.warm()
+
     def needs(self, request: Recorded[Event]) -> tuple[str, ...]:
         """Return the digest of the code."""
         return (validating.request_of(request).code.digest,)

@@ -24,6 +24,7 @@ from lumina.sandbox.rendering import sentence
 from lumina.sandbox.watch import Held, transgression
 
 IDLE_S: Final = 120.0
+WARM_TIMEOUT_MS: Final = 60_000
 ANSWER_BYTES_MAX: Final = 4 * 2**20
 
 
@@ -57,11 +58,18 @@ class Resident:
 
     def read(self, code: str, *, timeout_ms: int, stop: Flag) -> RunResult:
         """Return what the tool says about a program, in the form of a run of its own. Blocks."""
+        return self._enqueue(code, timeout_ms=timeout_ms, stop=stop).result()
+
+    def warm(self) -> None:
+        """Have the tool started without waiting for it, so that the first program is read as fast as the others."""
+        self._enqueue("", timeout_ms=WARM_TIMEOUT_MS, stop=Flag())
+
+    def _enqueue(self, code: str, *, timeout_ms: int, stop: Flag) -> "Future[RunResult]":
         reading = _Reading(code=code, timeout_s=timeout_ms / 1000, stop=stop, result=Future())
         with self._lock:
             self._waiting.put(reading)
             self._ensure_thread()
-        return reading.result.result()
+        return reading.result
 
     def _ensure_thread(self) -> None:
         if self._thread is None:
