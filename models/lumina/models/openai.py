@@ -41,6 +41,7 @@ CONNECT_S_MAX: Final = 10.0
 DISCOVERY_S_MAX: Final = 10.0
 ANSWER_BYTES_MAX: Final = 32 * 2**20
 ERROR_BYTES_MAX: Final = 64 * 2**10
+END_S_MAX: Final = 1.0
 TEXT_EVERY_S: Final = 0.03
 RETRIES_MAX: Final = {"stale": 1, "busy": 5, "parser": 2, "cut": 1, "schema": 2}
 """How often a call is sent again, by reason: a connection that was closed before it answered; loading, or a full
@@ -184,12 +185,14 @@ class OpenAiBackend:
     async def _stream(self, response: httpx.Response, *, answer: "_Answer") -> None:
         lines = SseLines(where=self._base)
         received = 0
-        async for part in response.aiter_bytes():
+        parts = response.aiter_bytes()
+        async for part in parts:
             received += len(part)
             if received > ANSWER_BYTES_MAX:
                 raise ModelGarbage(f"{self._base} sent more than {ANSWER_BYTES_MAX:,} bytes in one answer")
             for payload in lines.feed(part):
                 if await self._take(payload, answer=answer):
+                    await self._let_end(parts, answer=answer)
                     return
         for payload in lines.end():
             if await self._take(payload, answer=answer):
@@ -197,6 +200,15 @@ class OpenAiBackend:
         if not answer.finished:
             cut = ModelUnavailable(f"{self._base} closed the connection in the middle of an answer; try again")
             raise _Again("cut", error=cut)
+
+    @staticmethod
+    async def _let_end(parts: AsyncIterator[bytes], *, answer: "_Answer") -> None:
+        """Let a server that is done close the stream itself: some hang when a client leaves before that."""
+        if answer.runs_away:
+            return
+        with anyio.move_on_after(END_S_MAX):
+            async for _ in parts:
+                pass
 
     async def _take(self, payload: bytes, *, answer: "_Answer") -> bool:
         """Add one event; return whether it was the last that matters."""
