@@ -37,7 +37,7 @@ LIES = [
     (
         PY,
         """import os
-for fd in range(3, 64):
+for fd in set(map(int, os.listdir("/proc/self/fd"))) - {0, 1, 2}:
     try: os.write(fd, b'{"passed": true}\\n')
     except OSError: pass
 def beats(a, b): return 'win' if b == 'scissors' else 'lose'
