@@ -162,6 +162,17 @@ def test_rows_stand_on_the_last_line(stdout: str, good: bool) -> None:
     assert passes(ROWS, ran(stdout=stdout)) is good
 
 
+def test_an_exit_is_explained_by_the_line_that_names_the_error() -> None:
+    """Messages of several lines, and what stands below them, do not hide the error."""
+    stderr = (
+        "Traceback (most recent call last):\n  line\nsoupsieve.util.SelectorSyntaxError: bad position 0\narticle\n^\n"
+    )
+    check = judge(ROWS, (ran(stderr=stderr, code=1),))[0]
+    assert check.detail == "1: soupsieve.util.SelectorSyntaxError: bad position 0"
+    assert judge(ROWS, (ran(stderr="a\nno such thing\n", code=2),))[0].detail == "2: no such thing"
+    assert judge(ROWS, (ran(code=2),))[0].detail == "2"
+
+
 def png(width: int = 4, height: int = 3) -> bytes:
     """Return a real PNG of one colour."""
 

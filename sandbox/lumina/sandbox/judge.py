@@ -3,6 +3,7 @@
 Everything that a program controls (exit code, output, reported lines) is evidence to be compared, never a verdict.
 """
 
+import re
 import struct
 from typing import Final, assert_never
 
@@ -19,6 +20,7 @@ PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
 PIXELS_SIDE_MAX: Final = 20_000
 OUT_OF_MEMORY_MARKS: Final = (b"MemoryError", b"JavaScript heap out of memory")
 _SHOWN: Final = 160
+_NAMES_AN_ERROR: Final = re.compile(r"(?:Uncaught )?[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Warning)\b")
 
 
 def verdict(runs: tuple[RunResult, ...], *, checks: tuple[Check, ...]) -> tuple[ExecutionVerdict, str]:
@@ -84,9 +86,15 @@ def judge(contract: OutputContract, runs: tuple[RunResult, ...]) -> tuple[Check,
 def _exit(run: RunResult) -> Check:
     if run.exit_code == 0:
         return Check(name="exit code", passed=True, detail="0")
-    last = render(run.stderr).rstrip().rsplit("\n", 1)[-1]
+    last = _last_words(render(run.stderr))
     detail = f"{run.exit_code}: {last}" if last else str(run.exit_code)
     return Check(name="exit code", passed=False, detail=sentence(detail))
+
+
+def _last_words(stderr: str) -> str:
+    """Return the last line that names an error, else the last line: messages may have several."""
+    lines = stderr.rstrip().split("\n")
+    return next((line for line in reversed(lines) if _NAMES_AN_ERROR.match(line)), lines[-1])
 
 
 def _function(contract: OutputContract, run: RunResult) -> tuple[Check, ...]:
