@@ -28,8 +28,8 @@ CALL = Generation(messages=(Message("user", "hi"),), tokens_max=50, timeout_s=20
 GOOD = events(piece("Hel"), piece("lo"), piece(None, finish="stop"))
 
 
-async def ask(server: Canned, call: Generation = CALL, **options: str | int | None) -> Reply:
-    backend = OpenAiBackend(url=server.url, model="m", **options)  # type: ignore[arg-type]
+async def ask(server: Canned, call: Generation = CALL, *, api_key: str | None = None) -> Reply:
+    backend = OpenAiBackend(url=server.url, model="m", api_key=api_key)
     try:
         return await backend.generate(call)
     finally:

@@ -149,6 +149,8 @@ class LlamaPool:
                     if hold is not None:
                         return hold, child
                     await anyio.sleep(POLL_S)
+            if child.exit_code is not None and -child.exit_code in CRASHES:  # before anybody could connect
+                raise await self._crash(child, spec)
             raise ModelUnavailable(f"the process for {spec.path} did not start; its log: {_log_of(socket)}")
 
     @staticmethod
