@@ -46,7 +46,7 @@ from lumina.models.llama_frames import (
 
 QUEUE_MAX: Final = 64
 SEND_S_MAX: Final = 10.0
-FAILED_S: Final = 2.0
+FAILED_S: Final = 5.0
 """So long a worker whose model can't be loaded stays to say so to all who wait."""
 PIECE_EVERY_S: Final = 0.03
 LOADING_EVERY_S: Final = 0.25
