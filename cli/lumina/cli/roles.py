@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Final
 
 import anyio
+import anyio.to_thread
+import structlog
 
 from lumina.agents.governor import Governor
 from lumina.agents.keeping import KeeperRunner
@@ -22,6 +24,9 @@ from lumina.events.ids import StreamId, root_event_id
 from lumina.events.record import Draft
 from lumina.models.node import NodeConfig, announcement, load_config
 from lumina.models.registry import NodeModels
+
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +81,20 @@ async def _specialise(given: Surroundings) -> None:
 
 
 async def _validate(given: Surroundings) -> None:
-    await WorkerRunner(Validator(), events=given.events, blobs=given.blobs, live=given.live).run()
+    validator = Validator()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(anyio.to_thread.run_sync, validator.warm)  # Pylint needs a second to start: have it ready
+        await WorkerRunner(validator, events=given.events, blobs=given.blobs, live=given.live).run()
 
 
 async def _execute(given: Surroundings) -> None:
-    await WorkerRunner(Sandbox(), events=given.events, blobs=given.blobs, live=given.live).run()
+    sandbox = Sandbox()
+    for report in await anyio.to_thread.run_sync(sandbox.check):
+        if report.available:
+            log.info("sandbox.ready", tier=report.tier, protections=len(report.protections))
+        else:
+            log.error("sandbox.missing", tier=report.tier, reason=report.reason, command=report.command)
+    await WorkerRunner(sandbox, events=given.events, blobs=given.blobs, live=given.live).run()
 
 
 ROLES: Final[dict[str, Callable[[Surroundings], Awaitable[None]]]] = {
