@@ -44,7 +44,7 @@ async def models(noise: Path, tmp_path: Path) -> AsyncIterator[NodeModels]:
 
 
 async def worker_process(folder: Path) -> psutil.Process:
-    socket = folder / (sha256(b"coder#0").hexdigest()[:16] + ".sock")
+    socket = folder / f"llama-{sha256(b'coder#0').hexdigest()[:16]}.sock"
     with anyio.fail_after(20):
         while True:
             if socket.exists():

@@ -26,7 +26,7 @@ LONG_PROMPT = Generation(messages=(Message("user", "x " * 3800),), tokens_max=4,
 
 
 def socket_of(folder: Path, instance: str) -> Path:
-    return folder / (sha256(instance.encode()).hexdigest()[:16] + ".sock")
+    return folder / f"llama-{sha256(instance.encode()).hexdigest()[:16]}.sock"
 
 
 async def process_of(folder: Path, instance: str) -> psutil.Process:

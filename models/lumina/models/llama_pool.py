@@ -97,7 +97,7 @@ class LlamaPool:
 
     async def clear(self) -> int:
         """End every worker of this folder, whoever uses it; return how many there were."""
-        sockets = [Path(path) async for path in anyio.Path(self._folder).glob("*.sock")]
+        sockets = [Path(path) async for path in anyio.Path(self._folder).glob("llama-*.sock")]
         return sum([await self._end(socket) for socket in sockets])
 
     async def aclose(self) -> None:
@@ -201,7 +201,7 @@ class LlamaPool:
         raise ModelUnavailable(f"the model's process {process.pid} does not end, even killed; its memory is not free")
 
     def _socket(self, instance: str) -> Path:
-        return self._folder / (sha256(instance.encode()).hexdigest()[:16] + ".sock")
+        return self._folder / f"llama-{sha256(instance.encode()).hexdigest()[:16]}.sock"
 
 
 def _log_of(socket: Path) -> Path:
