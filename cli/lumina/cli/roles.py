@@ -25,7 +25,6 @@ from lumina.events.record import Draft
 from lumina.models.node import NodeConfig, announcement, load_config
 from lumina.models.registry import NodeModels
 
-
 log = structlog.get_logger(__name__)
 
 
