@@ -137,6 +137,7 @@ def test_a_plan_is_found_in_what_models_wrap_it_in(text: str) -> None:
         ('[{"kind": "game", "brief": "  "}]', "entry 1 of the plan has an empty brief"),
         ('{"kind": "game", "brief": "x"}', "no plan"),
         ("[" * 100_000, "no plan"),
+        ('[{"kind": "game", "brief": ' + "1" * 5_000 + "}]", "no plan"),
     ],
 )
 def test_what_is_no_plan_is_unusable(text: str, reason: str) -> None:

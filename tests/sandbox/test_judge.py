@@ -155,6 +155,8 @@ ROWS = OutputContract(language=Language.PYTHON, form=Form.ROWS, fields=("title",
         ('[{"title": "a", "url": "b"}, {"title": "a", "url": "b"}, {"title": "a", "url": "b"}]', False),
         ('[{"title": "a", "url": "b"}]\ndone', False),
         ("[{'title': 'a', 'url': 'b'}]", False),
+        ('[{"title": [], "url": {}}]', True),
+        ('[{"title": ' + "1" * 5_000 + ', "url": 1}]', False),
     ],
 )
 def test_rows_stand_on_the_last_line(stdout: str, good: bool) -> None:

@@ -12,10 +12,14 @@ from lumina.agents import literals
 from lumina.agents.dialogue_pairs import dialogue_cases, dialogue_replies
 from lumina.events.contract import Case, Form, OutputContract
 from lumina.events.run import SpecialistRef
+from lumina.events.values import TEXT_CHARACTERS_MAX
 
 MUST_CONTAIN_MAX: Final = 32
 FIELDS_MAX: Final = 16
 CASES_MAX: Final = 64
+RESULTS_MAX: Final = 16
+NAME_CHARACTERS_MAX: Final = 80
+PARAMETERS_MAX: Final = 16
 DRAWS: Final = 20
 """How often a function that draws lots is called with each choice."""
 
@@ -81,6 +85,7 @@ _NOT_A_FIELD_BEFORE: Final = re.compile(
 )
 _ELEMENT_AFTER: Final = re.compile(r"^[^.;'\"`]{0,4}(?:and|,)?[^.;]{0,40}?\b(?:elements?|layers?)\b", re.IGNORECASE)
 _ELEMENT_NAME: Final = re.compile(r"^[A-Za-z][\w-]*$")
+_PLAIN_FILE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,119}")
 
 
 def contract_for(brief: str, *, specialist: SpecialistRef, cases: Sequence[Case] = ()) -> OutputContract:
@@ -102,7 +107,7 @@ def contract_for(brief: str, *, specialist: SpecialistRef, cases: Sequence[Case]
                 language=language,
                 form=form,
                 must_contain=_cut(literals.files(brief)),
-                artifact=literals.saved_file(brief),
+                artifact=_file_name(literals.saved_file(brief)),
             )
         case Form.TIMELINE:
             wanted = (*literals.selectors(brief), *_element_names(brief), *literals.files(brief))
@@ -133,27 +138,42 @@ def _is_speech(brief: str, specialist: SpecialistRef) -> bool:
 def function_name(brief: str) -> str | None:
     """Return the name that the function must have, None when the request does not say."""
     for found in _CALL.finditer(brief):
-        if found.group(1).lower() not in _NO_NAMES:
+        if _is_name(found.group(1)):
             return found.group(1)
     for pattern in _NAMED:
-        if (said := pattern.search(brief)) is not None and said.group(1).lower() not in _NO_NAMES:
+        if (said := pattern.search(brief)) is not None and _is_name(said.group(1)):
             return said.group(1)
     return None
+
+
+def _is_name(text: str) -> bool:
+    return text.lower() not in _NO_NAMES and len(text) <= NAME_CHARACTERS_MAX
 
 
 def parameters(brief: str, *, name: str | None) -> tuple[str, ...]:
     """Return the names of the function's parameters; empty when the request does not say."""
     for found in _CALL.finditer(brief):
         if found.group(1) == name and found.group(2):
-            return tuple(part.strip() for part in found.group(2).split(","))
+            return _parameter_names([part.strip() for part in found.group(2).split(",")])
     for pattern in (_TAKES, _PARAMETERS):
         if (said := pattern.search(brief)) is not None:
             first, rest = said.group(1), said.group(2)
             others = [part for part in re.findall(_IDENTIFIER, rest) if part != "and"]
             names = (first, *others)
             plain = first.lower() in {"a", "an", "the", "two", "three", "one", "no", "list", "string", "number"}
-            return () if plain or len(set(names)) < len(names) else names[:16]
+            return () if plain or len(set(names)) < len(names) else _parameter_names(names)
     return ()
+
+
+def _parameter_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return all names, or none where a contract can't hold them: some of them would be a wrong demand."""
+    fit = len(names) <= PARAMETERS_MAX and all(len(name) <= NAME_CHARACTERS_MAX for name in names)
+    return tuple(names) if fit else ()
+
+
+def _file_name(name: str | None) -> str | None:
+    """Return a name that a contract and a sandbox can hold: plain letters, no folders; else None."""
+    return name if name is not None and _PLAIN_FILE_NAME.fullmatch(name) else None
 
 
 def fields(brief: str) -> tuple[str, ...]:
@@ -175,6 +195,8 @@ def _cases(brief: str, *, name: str | None, speech: bool) -> tuple[Case, ...]:
     found = (*_stated_calls(brief, name=name), *(dialogue_cases(brief) if speech else ()))
     if not found and _MOVES_SAID.search(brief):
         words = tuple(json.dumps(word) for word in _result_words(brief))
+        if not _can_hold(words):
+            words = ()
         found = tuple(Case(arguments=json.dumps([move]), one_of=words, repeat=DRAWS) for move in _MOVES)
     return found[:CASES_MAX]
 
@@ -194,11 +216,15 @@ def _stated_calls(brief: str, *, name: str | None) -> tuple[Case, ...]:
     for found in pattern.finditer(brief):
         arguments = literals.as_json(f"[{found.group(1)}]")
         results = [literals.as_json(part) for part in re.findall(value, found.group(2))]
-        if arguments is not None and all(results):
-            several = len(results) > 1
-            permitted = tuple(result for result in results if result is not None)
-            cases.append(Case(arguments=arguments, one_of=permitted[:16], repeat=DRAWS if several else 1))
+        permitted = [result for result in results if result is not None]
+        if arguments is not None and len(permitted) == len(results) and _can_hold((arguments, *permitted)):
+            cases.append(Case(arguments=arguments, one_of=tuple(permitted), repeat=DRAWS if len(results) > 1 else 1))
     return tuple(cases)
+
+
+def _can_hold(texts: Sequence[str]) -> bool:
+    """Return whether a case can hold these arguments and results."""
+    return len(texts) <= RESULTS_MAX and all(len(text) <= TEXT_CHARACTERS_MAX for text in texts)
 
 
 def _result_words(brief: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import msgspec
 from lumina.agents import literals
 from lumina.agents.literals import Quote
 from lumina.events.contract import Case
+from lumina.events.values import TEXT_CHARACTERS_MAX
 
 UNKNOWN_WORDS: Final = "zqx unheard of"
 """Said to a character when the request names a reply to everything else."""
@@ -80,12 +81,11 @@ def dialogue_cases(brief: str) -> tuple[Case, ...]:
     pairs = [*found.pairs]
     if found.default is not None and pairs:
         pairs.append((UNKNOWN_WORDS, found.default))
+    texts = [(json.dumps([said], ensure_ascii=False), json.dumps(reply, ensure_ascii=False)) for said, reply in pairs]
     return tuple(
-        Case(
-            arguments=json.dumps([said], ensure_ascii=False),
-            one_of=(json.dumps(reply, ensure_ascii=False),),
-        )
-        for said, reply in pairs
+        Case(arguments=arguments, one_of=(result,))
+        for arguments, result in texts
+        if max(len(arguments), len(result)) <= TEXT_CHARACTERS_MAX
     )
 
 

@@ -154,6 +154,8 @@ def as_json(source: str) -> str | None:
     text = re.sub(r"'([^'\"\\]*)'", r'"\1"', source.strip())
     text = re.sub(r"\b(?:True|False|None)\b", lambda found: swapped[found.group()], text)
     try:
-        return json.dumps(json.loads(text), ensure_ascii=False)
+        written = json.dumps(json.loads(text), ensure_ascii=False)
+        written.encode()  # half a character, as JSON escapes can write it, can't stand in an event
     except (ValueError, RecursionError):
         return None
+    return written

@@ -174,7 +174,10 @@ def _planned(
     steps: list[PlannedStep] = []
     for number, (specialist, brief, rule) in enumerate(chosen, 1):
         cases = submitted.cases if specialist.form is Form.FUNCTION else ()
-        contract: OutputContract = contract_for(brief, specialist=specialist, cases=cases)
+        try:
+            contract: OutputContract = contract_for(brief, specialist=specialist, cases=cases)
+        except msgspec.ValidationError as error:  # one request must not stop the keeper of all runs
+            return f"what the request demands can't be written as a contract: {error}"
         steps.append(
             PlannedStep(
                 number=number,

@@ -12,6 +12,7 @@ from lumina.events.values import FileRef
 
 FILES_MAX: Final = 64
 PAGES_MAX: Final = 16
+ADDRESS_CHARACTERS_MAX: Final = 500
 
 
 class StepInputs(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +43,9 @@ def obstacle(planned: PlannedStep, *, submitted: RunSubmitted, steps: tuple[Step
         return None
     if not wanted:
         return "the request names no page to scrape; give its full address, for instance http://127.0.0.1:8000/news"
+    longest = max(map(len, wanted), default=0)
+    if longest > ADDRESS_CHARACTERS_MAX:
+        return f"an address of {longest:,} characters is too long; at most {ADDRESS_CHARACTERS_MAX} are fetched"
     forbidden = [page for page in wanted if not _is_allowed(page, submitted=submitted)]
     if not forbidden or (not literals.addresses(planned.brief) and len(forbidden) < len(wanted)):
         return None

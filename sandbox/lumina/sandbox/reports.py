@@ -84,7 +84,7 @@ def timeline_evidence(results: bytes) -> TimelineEvidence | None:
     """Return what the player reported, None when it did not get that far."""
     try:
         return msgspec.json.decode(results, type=TimelineEvidence)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None
 
 
