@@ -4,11 +4,12 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import anyio
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from lumina.agents.errors import AgentError
 from lumina.bus.errors import BusError, LogDamaged
@@ -20,6 +21,8 @@ from lumina.models.errors import BadConfiguration, ModelError
 from lumina.projections.errors import NoSuchRun, ProjectionError
 
 T = TypeVar("T")
+
+WIDTH_CHARACTERS: Final = 240
 
 app = typer.Typer(
     name="lumina",
@@ -41,6 +44,12 @@ def out() -> Console:
     return Console(no_color=_no_color(), highlight=False)
 
 
+def table_out(table: Table) -> None:
+    """Print a table of results. Where nobody looks at it, in a file or a pipe, nothing of it is left out."""
+    width = None if sys.stdout.isatty() else WIDTH_CHARACTERS
+    Console(no_color=_no_color(), highlight=False, width=width).print(table)
+
+
 def err() -> Console:
     """Return the console for progress and problems."""
     return Console(stderr=True, no_color=_no_color(), highlight=False)
@@ -60,10 +69,13 @@ def work(job: Callable[[Home], Awaitable[T]], *, home: Path | None) -> T:
         leaf = first_leaf(error)
         if isinstance(leaf, KeyboardInterrupt):
             raise typer.Exit(Exit.INTERRUPTED) from None
+        if isinstance(leaf, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer goes nowhere
+            raise typer.Exit(Exit.PIPE_CLOSED) from None
         code = code_of(leaf)
         if code is None:
             raise
-        err().print(f"lumina: {leaf}", style="red", markup=False, soft_wrap=True)
+        err().print(f"lumina: {sentence_of(leaf)}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(code) from error
 
 
@@ -78,8 +90,17 @@ def code_of(error: BaseException) -> Exit | None:
             return Exit.USAGE
         case BusError() | AgentError() | EventError() | ModelError() | ProjectionError():
             return Exit.FAILED
+        case OSError() if error.filename is not None:
+            return Exit.FAILED
         case _:
             return None
+
+
+def sentence_of(error: BaseException) -> str:
+    """Return what to tell the user: the message, or for the operating system's refusal the file and the reason."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def print_json(line: bytes) -> None:

@@ -11,7 +11,7 @@ from lumina.agents.specialist_folders import load_folders
 from lumina.bus.address import find_running
 from lumina.bus.credentials import consumer_role
 from lumina.bus.server import create_consumer_credentials
-from lumina.cli.app import HomeOption, JsonOption, app, err, out, print_json, work
+from lumina.cli.app import HomeOption, JsonOption, app, err, out, print_json, table_out, work
 from lumina.cli.errors import UsageProblem
 from lumina.cli.exits import Exit
 from lumina.cli.home import Home
@@ -43,7 +43,7 @@ def specialists(json_lines: JsonOption = False, home: HomeOption = None) -> None
             if file.definition is not None:
                 one = file.definition
                 table.add_row(one.name, one.kind, one.language.value, one.tier, ", ".join(one.tools), file.origin)
-        out().print(table)
+        table_out(table)
         for file in files:
             for problem in file.problems:
                 err().print(Text(f"{file.origin}: {problem}", style="yellow"), soft_wrap=True)
@@ -62,7 +62,11 @@ def schema(
         print_json(msgspec.json.format(msgspec.json.encode(schemas(EVENT_TYPES.values())), indent=2))
         return
     if event_type not in EVENT_TYPES:
-        err().print(f"lumina: there is no event {event_type!r}; there are: {', '.join(EVENT_TYPES)}", style="red")
+        err().print(
+            f"lumina: there is no event {event_type!r}; there are: {', '.join(EVENT_TYPES)}",
+            style="red",
+            soft_wrap=True,
+        )
         raise typer.Exit(Exit.USAGE)
     print_json(msgspec.json.format(msgspec.json.encode(schema_of(EVENT_TYPES[event_type])), indent=2))
 

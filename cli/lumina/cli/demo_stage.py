@@ -98,7 +98,7 @@ def newspaper() -> Iterator[str]:
             self.end_headers()
             self.wfile.write(page if found else b"not here")
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as the base class has it
             """Stay silent: the demo's own progress is what counts."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), News)

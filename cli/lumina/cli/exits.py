@@ -16,6 +16,7 @@ class Exit(IntEnum):
     DAMAGED = 5
     TIMEOUT = 124
     INTERRUPTED = 130
+    PIPE_CLOSED = 141  # who read our output went away, as in `lumina logs | head`
 
 
 def exit_of(status: RunStatus) -> Exit:

@@ -13,6 +13,7 @@ from lumina.agents.specialist_files import MEDIA_TYPE, to_ref
 from lumina.agents.specialist_folders import SpecialistFile
 from lumina.bus.log import Blobs, EventLog, Live
 from lumina.bus.subjects import Filter, live_agent, live_filter
+from lumina.cli.outage import end_when_away
 from lumina.events.base import Event
 from lumina.events.contract import Case
 from lumina.events.ids import StreamId, root_event_id
@@ -106,6 +107,7 @@ async def cancel(run: StreamId, *, events: EventLog, reason: str) -> None:
 async def follow_run(
     run: StreamId,
     *,
+    url: str,
     events: EventLog,
     live: Live,
     on_record: Callable[[Recorded[Event]], None],
@@ -116,9 +118,13 @@ async def follow_run(
 
     The first Ctrl-C or SIGTERM appends `run.cancel_requested` and waits for the run to close; a second one raises
     KeyboardInterrupt at once.
+
+    Raises:
+        SystemProblem: The NATS server at `url` is away for long.
     """
     closed: Recorded[Event] | None = None
     async with anyio.create_task_group() as tasks:
+        tasks.start_soon(end_when_away, url)
         tasks.start_soon(_hear, live, run, on_chatter)
         if cancel_on_interrupt:
             tasks.start_soon(_cancel_on_signal, run, events)

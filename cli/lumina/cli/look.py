@@ -2,19 +2,21 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated
+from typing import Annotated, Final
 
+import anyio
 import msgspec
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from lumina.bus.subjects import Filter
-from lumina.cli.app import HomeOption, JsonOption, RunArgument, app, err, out, print_json, work
+from lumina.cli.app import HomeOption, JsonOption, RunArgument, app, err, out, print_json, table_out, work
 from lumina.cli.exits import Exit
 from lumina.cli.following import cancel as cancel_run
 from lumina.cli.home import Home
 from lumina.cli.lines import event_line
+from lumina.cli.outage import end_when_away
 from lumina.cli.place import Bus, bus
 from lumina.cli.results import gather, show_result
 from lumina.cli.run import Wishes, follow_to_end
@@ -25,9 +27,13 @@ from lumina.cli.words import say, shorten
 from lumina.events.base import Event
 from lumina.events.ids import StreamId
 from lumina.events.record import Recorded, rfc3339
+from lumina.events.run import RunClosed
 from lumina.projections.catch_up import catch_up
 from lumina.projections.reading import Reader, open_store
 from lumina.projections.runs import RunRow
+
+ID_CHARACTERS: Final = 18
+"""How long a run's id is, so that it can be copied from a narrow terminal, too."""
 
 
 @asynccontextmanager
@@ -54,7 +60,7 @@ def runs(
             for row in rows:
                 print_json(msgspec.json.encode(row))
         elif rows:
-            out().print(_runs_table(rows))
+            table_out(_runs_table(rows))
         else:
             out().print('no runs yet; try: lumina run "..." (see `lumina examples`)')
         return Exit.OK
@@ -65,7 +71,8 @@ def runs(
 def _runs_table(rows: tuple[RunRow, ...]) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in ("RUN", "STATUS", "STARTED", "TIME", "STEPS", "TRIES", "TOKENS", "REQUEST"):
-        table.add_column(heading, no_wrap=True, overflow="ellipsis", min_width=24 if heading == "REQUEST" else None)
+        width_min = {"RUN": ID_CHARACTERS, "STATUS": 9, "REQUEST": 24}.get(heading)
+        table.add_column(heading, no_wrap=True, overflow="ellipsis", min_width=width_min)
     for row in rows:
         seconds = "" if row.closed_ms is None else f"{(row.closed_ms - row.submitted_ms) / 1000:.1f} s"
         table.add_row(
@@ -145,11 +152,14 @@ def logs(
             stream = None if run is None else StreamId(reader.find(run))
             filters = (Filter(stream=stream, agent=agent),)
             source = connected.events.follow(filters) if follow else connected.events.read(filters)
-            async for recorded in source:
-                if json_lines:
-                    print_json(event_line(recorded))
-                else:
-                    print_words(recorded)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(end_when_away, connected.url)
+                async for recorded in source:
+                    if json_lines:
+                        print_json(event_line(recorded))
+                    else:
+                        print_words(recorded)
+                tasks.cancel_scope.cancel()
         return Exit.OK
 
     raise typer.Exit(work(job, home=home))
@@ -185,6 +195,9 @@ def cancel(
     async def job(found: Home) -> Exit:
         async with reading(found) as (connected, reader):
             name = StreamId(reader.find(run))
+            if any(isinstance(recorded.event, RunClosed) for recorded in await _records(connected, name)):
+                out().print(f"{name} has ended already")
+                return Exit.OK
             await cancel_run(name, events=connected.events, reason=reason)
             out().print(f"asked {name} to stop")
         return Exit.OK

@@ -39,6 +39,7 @@ class Place:
 class Bus:
     """One process's view of the system."""
 
+    url: str
     events: GuardedLog
     blobs: JetStreamBlobs
     live: NatsLive
@@ -54,4 +55,4 @@ async def bus(place: Place, *, role: str, name: str = "") -> AsyncIterator[Bus]:
     """
     checkpoint = place.home.checkpoints / f"{name or role}.json"
     async with connect(place.endpoint(role)) as transport, guarded(JetStreamLog(transport), checkpoint) as events:
-        yield Bus(events=events, blobs=JetStreamBlobs(transport), live=NatsLive(transport))
+        yield Bus(url=place.url, events=events, blobs=JetStreamBlobs(transport), live=NatsLive(transport))

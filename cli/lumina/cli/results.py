@@ -125,7 +125,12 @@ async def show_result(outcome: RunOutcome, *, blobs: Blobs, console: Console, wr
         await _show_step(step, blobs=blobs, console=console)
     for path in written:
         console.print(Text(f"wrote {path}", style="dim"), soft_wrap=True)
-    status = outcome.status.value if outcome.status else "running"
+    if outcome.status is None:
+        console.print(
+            Text.assemble(("running", "bold cyan"), (f"  `lumina watch {outcome.run}` attaches to it", "dim"))
+        )
+        return
+    status = outcome.status.value
     style = "bold green" if outcome.status is RunStatus.COMPLETED else "bold yellow"
     seconds = max(0, outcome.ended_ms - outcome.started_ms) / 1000
     console.print(
@@ -153,7 +158,12 @@ async def _show_step(step: StepOutcome, *, blobs: Blobs, console: Console) -> No
     if step.accepted:
         _show_evidence(step, console=console)
         return
+    if not step.reason:
+        console.print(Text("not finished", style="dim"))
+        return
     console.print(Text(f"not accepted: {step.reason}", style="yellow"), soft_wrap=True)
+    for check in [check for check in step.checks if not check.passed][:3]:
+        console.print(Text(f"  ✗ {check.name}: {shorten(check.detail, limit=200)}", style="red"), soft_wrap=True)
     for finding in [finding for finding in step.findings if finding.severity is Severity.ERROR][:3]:
         console.print(f"  {finding_line(finding)}", markup=False, highlight=False, soft_wrap=True)
     for line in step.stderr.strip().splitlines()[-5:]:

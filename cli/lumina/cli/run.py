@@ -117,12 +117,14 @@ def _overridden(task: Task, changes: dict[str, object]) -> Task:
     try:
         return msgspec.convert({**msgspec.to_builtins(task), **changes}, Task)
     except msgspec.ValidationError as error:
-        raise UsageProblem(f"option out of range: {error}") from error
+        words, _, path = str(error).rpartition(" - at `$.")
+        raise UsageProblem(f"{path.rstrip('`')}: {words[:1].lower()}{words[1:]}" if words else str(error)) from error
 
 
 async def run_once(home: Home, wishes: Wishes) -> Exit:
     """Do one run from the request to the exit code."""
     request = check_request(wishes.task.request)
+    check_kind(load_folders([home.specialists]), kind=wishes.task.kind)
     files = read_files(wishes.task.files, base=wishes.base)
     if wishes.detach and read_system(home) is None:
         raise UsageProblem("--detach needs a running system: start one with `lumina up --detach`")
@@ -138,7 +140,8 @@ async def run_once(home: Home, wishes: Wishes) -> Exit:
                 return code
         except BadConfiguration as error:
             if node_file is not None and not home.node_file.exists():
-                raise UsageProblem("--model: " + "; ".join(error.problems)) from error
+                option = "--model" if wishes.model_url is None else "--model-url"
+                raise UsageProblem(f"{option}: {'; '.join(error.problems)}") from error
             raise
         finally:
             if node_file is not None:
@@ -198,6 +201,7 @@ async def follow_to_end(
 
     closed = await follow_run(
         run,
+        url=connected.url,
         events=connected.events,
         live=connected.live,
         on_record=on_record,
@@ -241,12 +245,17 @@ def specialists_of(home: Home, *, kind: str | None) -> list[SpecialistFile]:
     files = load_folders([home.specialists])
     for broken in files:
         if broken.definition is None:
-            err().print(f"specialist {broken.origin} is left out: {'; '.join(broken.problems)}", style="yellow")
-    good = [file for file in files if file.definition is not None]
-    kinds = sorted({file.definition.kind for file in good if file.definition is not None})
+            said = f"specialist {broken.origin} is left out: {'; '.join(broken.problems)}"
+            err().print(said, style="yellow", markup=False, soft_wrap=True)
+    check_kind(files, kind=kind)
+    return [file for file in files if file.definition is not None]
+
+
+def check_kind(files: Sequence[SpecialistFile], *, kind: str | None) -> None:
+    """Raise UsageProblem when a kind is insisted on that no usable specialist has."""
+    kinds = sorted({file.definition.kind for file in files if file.definition is not None})
     if kind is not None and kind not in kinds:
         raise UsageProblem(f"no specialist answers the kind {kind!r}; these do: {', '.join(kinds)}")
-    return good
 
 
 def _wanted(wishes: Wishes) -> list[str]:

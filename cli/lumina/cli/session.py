@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,7 @@ import msgspec
 import psutil
 import structlog
 
+from lumina.bus.address import find_running
 from lumina.bus.errors import ServerFailed
 from lumina.bus.server import embedded_server
 from lumina.bus.subjects import Filter
@@ -33,6 +34,8 @@ from lumina.models.node import load_config
 
 READY_S_MAX = 30.0
 POLL_S = 0.05
+ALONE_S = 4.0
+"""A server that has no agents for longer is one that somebody keeps in order to read."""
 
 log = structlog.get_logger(__name__)
 
@@ -151,14 +154,41 @@ async def system(home: Home, *, plan: Plan, say: Callable[[str], None] = lambda 
         ServerFailed: The embedded server can't be started.
     """
     home.ensure()
-    running = read_system(home)
-    if running is not None and (plan.nats_url is None or plan.nats_url == running.url):
+    found = await _find(home, plan=plan, say=say)
+    if isinstance(found, SystemFile):
         with _joined(home):
-            yield Place(home=home, url=running.url)
+            yield Place(home=home, url=found.url)
+        return
+    if found is not None:  # Somebody who only reads, as `lumina logs -f`, keeps the server alone.
+        with _joined(home):
+            async with started(home, plan=replace(plan, nats_url=found), say=say) as (place, _):
+                yield place
         return
     async with started(home, plan=plan, say=say) as (place, _):
         yield place
         await _others_gone(home, say=say)
+
+
+async def _find(home: Home, *, plan: Plan, say: Callable[[str], None]) -> SystemFile | str | None:
+    """Return the system that runs already, the address of a server without agents, or None.
+
+    One that is just being started is waited for, and so is one that is just being stopped.
+    """
+    deadline = time.monotonic() + READY_S_MAX
+    alone_s = time.monotonic() + ALONE_S
+    while True:
+        running = read_system(home)
+        if running is not None and plan.nats_url not in {None, running.url}:
+            return None
+        if running is not None and (running.ready or not plan.agents or time.monotonic() > deadline):
+            return running
+        server = find_running(home.root) if plan.nats_url is None else None
+        if running is None and server is None:
+            return None
+        if running is None and server is not None and (not plan.agents or time.monotonic() > alone_s):
+            return server.url
+        say("waiting for the system that another command starts or stops")
+        await anyio.sleep(POLL_S)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import typer
 from rich.table import Table
 
 from lumina.bus.address import find_running
-from lumina.cli.app import HomeOption, JsonOption, app, err, out, print_json, work
+from lumina.cli.app import HomeOption, JsonOption, app, err, out, print_json, table_out, work
 from lumina.cli.errors import SystemProblem, UsageProblem
 from lumina.cli.exits import Exit
 from lumina.cli.home import Home
@@ -89,6 +89,8 @@ async def _up_in_background(home: Home) -> Exit:
         if process.poll() is not None:
             break
         await anyio.sleep(POLL_S)
+    if process.poll() is None:
+        process.terminate()  # nobody would know of it
     raise SystemProblem(f"it did not come up: {last_line(log_file)} (log: {log_file})")
 
 
@@ -129,7 +131,7 @@ def ps(json_lines: JsonOption = False, home: HomeOption = None) -> None:
         if json_lines:
             print_json(msgspec.json.encode(running))
         else:
-            out().print(_ps_table(running))
+            table_out(_ps_table(running))
         return Exit.OK
 
     raise typer.Exit(work(job, home=home))
