@@ -119,7 +119,7 @@ def test_an_agent_alone_needs_a_server(lumina: Lumina) -> None:
     assert "start `lumina up`, or give --nats-url" in alone.err
     unknown = lumina("agent", "poet")
     assert unknown.code == 2, unknown
-    assert "there are: governor, orchestrator, sandbox, specialist, validator" in unknown.err
+    assert "there are: orchestrator, governor, specialist, validator, sandbox" in unknown.err
 
 
 def test_a_reader_does_not_lock_others_out(lumina: Lumina, zoo: str, tmp_path: Path) -> None:

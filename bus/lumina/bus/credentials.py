@@ -80,7 +80,7 @@ def load_endpoint(home: Path, *, role: str, url: str) -> Endpoint:
     """Return how `role` connects to the server at `url`.
 
     Raises:
-        CredentialsMissing: That role has no key in this data folder.
+        CredentialsMissing: That role has no key in this data folder, or what is there is none.
     """
     path = keys_folder(home) / f"{role}.nk"
     try:
@@ -89,6 +89,7 @@ def load_endpoint(home: Path, *, role: str, url: str) -> Endpoint:
         raise CredentialsMissing(
             f"{role} has no key in {keys_folder(home)}; start the system once, or `lumina credentials consumer NAME`"
         ) from error
+    public_key(path)
     return Endpoint(url=url, name=role, seed=seed)
 
 

@@ -40,7 +40,7 @@ from lumina.bus.credentials import (
     make_consumer_key,
     nats_folder,
 )
-from lumina.bus.errors import Forbidden, LogUnavailable, ServerFailed
+from lumina.bus.errors import Forbidden, LogUnavailable, ServerFailed, TopologyRefused
 from lumina.bus.folder import FolderLock, check_room, locked, make_folder, new_store_bytes
 from lumina.bus.nats_transport import connect
 from lumina.bus.permissions import CONSUMER_PREFIX
@@ -181,12 +181,15 @@ async def _wait_known(running: Running, *, role: str) -> None:
 
 
 async def _set_up(home: Path, *, url: str, store_bytes_max: int | None) -> str:
-    log_id = await ensure_topology(
-        load_endpoint(home, role=ADMIN, url=url),
-        log_id=known_log(home),
-        store_bytes_max=store_bytes_max,
-        new_store_bytes_max=new_store_bytes(nats_folder(home)),
-    )
+    try:
+        log_id = await ensure_topology(
+            load_endpoint(home, role=ADMIN, url=url),
+            log_id=known_log(home),
+            store_bytes_max=store_bytes_max,
+            new_store_bytes_max=new_store_bytes(nats_folder(home)),
+        )
+    except TopologyRefused as error:
+        raise TopologyRefused(f"data folder {home}: {error}") from error
     if any(keys_folder(home).glob(f"{CONSUMER_PREFIX}*.nk")):
         await ensure_mirrors(load_endpoint(home, role=CURATOR, url=url))
     return log_id

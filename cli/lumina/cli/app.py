@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
 
@@ -31,6 +32,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        out().print(f"lumina {version('lumina-agents')}")
+        raise typer.Exit
+
+
+@app.callback()
+def lumina(
+    _: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Turn a request in words into validated, executed code written by small local language models."""
+
 
 HomeOption = Annotated[
     Path | None, typer.Option("--home", help="Data folder (default: $LUMINA_HOME or ~/.local/share/lumina).")

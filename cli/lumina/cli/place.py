@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from lumina.bus.blobs import JetStreamBlobs
 from lumina.bus.credentials import keys_folder, load_endpoint
@@ -12,6 +13,8 @@ from lumina.bus.jetstream import JetStreamLog
 from lumina.bus.live import NatsLive
 from lumina.bus.nats_transport import connect
 from lumina.cli.home import Home
+
+AGENTS: Final = ("orchestrator", "governor", "specialist", "validator", "sandbox")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from lumina.cli.place import AGENTS
 from lumina.cli.words import say, shorten
 from lumina.events.base import Event
 from lumina.events.execution import ExecutionFinished, ExecutionRequested, ExecutionVerdict
@@ -26,7 +27,6 @@ from lumina.events.run import RunClosed, RunPlanned, RunSubmitted
 from lumina.events.step import AttemptStarted, StepAccepted, StepFailed
 from lumina.events.validation import ValidationFinished, ValidationRequested, ValidationVerdict
 
-AGENTS: Final = ("orchestrator", "governor", "specialist", "validator", "sandbox")
 LASTING: Final = (RunPlanned, AttemptStarted, StepAccepted, StepFailed, LeaseRefused, RunClosed)
 
 

@@ -149,7 +149,8 @@ def last_line(path: Path) -> str:
     with path.open("rb") as file:
         file.seek(0, os.SEEK_END)
         file.seek(max(0, file.tell() - 65_536))
-        lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+        # Without the frame that Python draws around the tracebacks of exception groups.
+        lines = [line.strip(" |") for line in file.read().decode(errors="replace").splitlines() if line.strip(" |+-")]
     return _said(lines[-1])[:300] if lines else ""
 
 

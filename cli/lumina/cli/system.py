@@ -19,10 +19,10 @@ from lumina.cli.app import HomeOption, JsonOption, app, err, out, print_json, ta
 from lumina.cli.errors import SystemProblem, UsageProblem
 from lumina.cli.exits import Exit
 from lumina.cli.home import Home
-from lumina.cli.place import Place
-from lumina.cli.roles import ROLES
+from lumina.cli.place import AGENTS, Place
 from lumina.cli.session import Plan, SystemFile, agent_command, read_system, started
 from lumina.cli.supervise import last_line
+from lumina.models.node import load_config
 
 DETACH_S_MAX = 40.0
 DOWN_S_MAX = 30.0
@@ -43,6 +43,7 @@ def up(
         _refuse_second(found)
         if sync not in {"always", "default"}:
             raise UsageProblem(f"--sync is always or default, not {sync!r}")
+        load_config(found.node_file, environ=os.environ)
         if detach:
             return await _up_in_background(found)
         mode: Literal["always", "default"] = "always" if sync == "always" else "default"
@@ -63,7 +64,9 @@ async def _up(home: Home, *, plan: Plan) -> Exit:
     console = err()
     async with started(home, plan=plan, say=lambda words: console.print(words, style="dim")) as (place, supervisor):
         names = ", ".join(child.spec.name for child in supervisor.children)
-        console.print(f"up: {names} on {place.url}, data in {home.root}; stop with Ctrl-C or `lumina down`")
+        console.print(
+            f"up: {names} on {place.url}, data in {home.root}; stop with Ctrl-C or `lumina down`", soft_wrap=True
+        )
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async for _ in signals:
                 break
@@ -84,7 +87,7 @@ async def _up_in_background(home: Home) -> Exit:
     while time.monotonic() < deadline:
         system = read_system(home)
         if system is not None and system.ready:
-            out().print(f"up: process {system.pid}, {system.url}")
+            out().print(f"up: process {system.pid}, {system.url}", soft_wrap=True)
             return Exit.OK
         if process.poll() is not None:
             break
@@ -164,7 +167,7 @@ def _memory(pid: int) -> str:
 
 @app.command()
 def agent(
-    role: Annotated[str, typer.Argument(help=f"One of {', '.join(sorted(ROLES))}.")],
+    role: Annotated[str, typer.Argument(help=f"One of {', '.join(AGENTS)}.")],
     name: Annotated[str | None, typer.Option(help="For its log; several instances of one role may run.")] = None,
     nats_url: Annotated[str | None, typer.Option(envvar="LUMINA_NATS_URL", help="Use this NATS server.")] = None,
     node_file: Annotated[Path | None, typer.Option(help="Another node configuration.")] = None,
@@ -174,8 +177,8 @@ def agent(
 
     async def job(found: Home) -> tuple[str, ...]:
         await anyio.lowlevel.checkpoint()
-        if role not in ROLES:
-            raise UsageProblem(f"there is no agent {role!r}; there are: {', '.join(sorted(ROLES))}")
+        if role not in AGENTS:
+            raise UsageProblem(f"there is no agent {role!r}; there are: {', '.join(AGENTS)}")
         url = nats_url
         if url is None:
             running = find_running(found.root)
