@@ -5,7 +5,8 @@ is missing at the tail is appended. A difference stops the keeper with `Diverged
 once do no harm: their answers have the same ids and the same bytes, so each slot is filled once.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import TypeVar
 
 import anyio
@@ -51,8 +52,9 @@ class KeeperRunner:
             LogDamaged: The log is not whole.
         """
         until = await self._events.last_seq()
-        async for recorded in self._events.read(self._filters, until=until):
-            self._fold(recorded)
+        async with aclosing(self._events.read(self._filters, until=until)) as records:
+            async for recorded in records:
+                self._fold(recorded)
         missing = tuple(self._awaited.values())
         for answer in missing:
             await self._append(answer)
@@ -140,7 +142,8 @@ class KeeperRunner:
                 await anyio.sleep(RETRY_S)
 
 
-async def _pump(source: AsyncIterator[Recorded[Event]], send: MemoryObjectSendStream[Recorded[Event]]) -> None:
+async def _pump(source: AsyncGenerator[Recorded[Event], None], send: MemoryObjectSendStream[Recorded[Event]]) -> None:
     """Hand records over one by one; the iterator is never cancelled while it hands one over."""
-    async for recorded in source:
-        await send.send(recorded)
+    async with aclosing(source) as records:
+        async for recorded in records:
+            await send.send(recorded)

@@ -123,7 +123,15 @@ class Worker(Protocol[EffectT, RawT]):
     async def perform(self, effect: EffectT, *, progress: Progress) -> RawT:
         """Do it, and leave nothing running when cancelled.
 
-        Failures of the outside world are part of what it returns; it raises only for bugs and outages of the bus.
+        Failures of the outside world are part of what it returns. An OSError means that this machine lacks something
+        for now: the request is given back. It raises anything else only for bugs.
+        """
+        ...
+
+    def stopped(self, request: Recorded[Event], *, ended_at_ms: int) -> RawT | None:
+        """Return what stands for an effect that was stopped, or not begun, since its run ended.
+
+        None when nobody waits for its outcome.
         """
         ...
 

@@ -88,6 +88,11 @@ class Sandbox:
 
         return await run_stoppable(run)
 
+    def stopped(self, request: Recorded[Event], *, ended_at_ms: int) -> ExecutionRaw | None:
+        """Return None: after its run's end nobody waits for a verdict."""
+        del request, ended_at_ms
+        return None
+
     def conclude(
         self, request: Recorded[Event], recording: Recording[ExecutionRaw], *, blobs: Mapping[str, bytes]
     ) -> Conclusion:

@@ -136,6 +136,15 @@ class Specialist:
         assert self._perform is not None, "a specialist without models only derives"
         return await self._perform(effect, progress=progress)
 
+    def stopped(self, request: Recorded[Event], *, ended_at_ms: int) -> SpecialistRaw | None:
+        """Return that a call was stopped: the governor keeps the instance for it until there is an outcome."""
+        if not isinstance(request.event, LeaseGranted):
+            return None
+        detail = "its run ended before there was an answer, so the call was stopped"
+        return SpecialistRaw(
+            ended_at_ms=ended_at_ms, problem=Problem(outcome=GenerationOutcome.TIMED_OUT, detail=detail)
+        )
+
     def conclude(
         self, request: Recorded[Event], recording: Recording[SpecialistRaw], *, blobs: Mapping[str, bytes]
     ) -> Conclusion:

@@ -99,6 +99,11 @@ class Validator:
             return self._residents[tool].read(effect.code, timeout_ms=effect.timeout_ms, stop=stop)
         return self._tier.run(lint_job(tool, code=effect.code, timeout_ms=effect.timeout_ms), stop=stop)
 
+    def stopped(self, request: Recorded[Event], *, ended_at_ms: int) -> ValidationRaw | None:
+        """Return None: after its run's end nobody waits for a verdict."""
+        del request, ended_at_ms
+        return None
+
     def conclude(
         self, request: Recorded[Event], recording: Recording[ValidationRaw], *, blobs: Mapping[str, bytes]
     ) -> Conclusion:

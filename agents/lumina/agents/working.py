@@ -6,6 +6,7 @@ leaves the request to another one, and the slot of the outcome is filled once, w
 
 import time
 from collections.abc import Mapping
+from contextlib import aclosing
 from hashlib import sha256
 from typing import Any
 
@@ -14,7 +15,15 @@ import msgspec
 import structlog
 
 from lumina.agents.ports import Progress, Raw, Recording, Worker
-from lumina.bus.errors import BlobMissing, BlobsFull, CheckpointFailed, LogFull, LogUnavailable
+from lumina.bus.errors import (
+    BlobMissing,
+    BlobsFull,
+    BusError,
+    CheckpointFailed,
+    LogFull,
+    LogUnavailable,
+    PayloadTooLarge,
+)
 from lumina.bus.log import Blobs, Delivery, EventLog, Live
 from lumina.bus.subjects import Filter, live_subject
 from lumina.bus.workers import HEARTBEAT_S
@@ -27,6 +36,7 @@ from lumina.events.values import BlobRef
 
 CLOSED_POLL_S = 0.5
 RETRY_DELAY_S = 2.0
+GIVE_BACK_S_MAX = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -57,42 +67,79 @@ class WorkerRunner:
     async def run(self) -> None:
         """Answer requests for as long as the log lasts."""
         log.info("worker.ready", agent=self._worker.name)
-        async for delivery in self._events.work(self._worker.name):
-            await self.answer(delivery)
+        async with aclosing(self._events.work(self._worker.name)) as deliveries:
+            async for delivery in deliveries:
+                await self.answer(delivery)
 
     async def answer(self, delivery: Delivery) -> None:
-        """Bring one request to its outcome, or give it back when the bus fails underneath."""
+        """Bring one request to its outcome, or give it back: when the bus fails underneath, or this is cancelled.
+
+        Raises whatever a defect of the worker raises. Then the request was put aside before: it would come again, and
+        end one instance after the other. Its run goes on by its deadlines.
+        """
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._beat, delivery)
+                await self._answer(delivery)
+                tasks.cancel_scope.cancel()
+        except anyio.get_cancelled_exc_class():
+            with anyio.move_on_after(GIVE_BACK_S_MAX, shield=True):
+                await self._return(delivery, delay_s=0.0)
+            raise
+        except Exception as error:
+            if not _is_outage(error):
+                log.error("worker.defect", agent=self._worker.name, run=delivery.recorded.stream, reason=_leaf(error))
+                await self._ack(delivery)
+            raise
+
+    async def _answer(self, delivery: Delivery) -> None:
         request = delivery.recorded
         progress = LiveProgress(self._live, stream=request.stream, agent=self._worker.name, request=request)
+        closed = False
         try:
-            if await self._is_settled(request):
+            if await self._is_answered(request):
                 await self._ack(delivery)
                 return
+            closed = await self._is_closed(request.stream)
             blobs = {digest: await self._blobs.get(digest) for digest in self._worker.needs(request)}
         except (LogUnavailable, BlobMissing) as error:
-            await self._give_back(delivery, reason=str(error), progress=progress)
+            if closed and isinstance(error, BlobMissing):
+                await self._ack(delivery)  # what it was about is lost, and so is the interest in it
+            else:
+                await self._give_back(delivery, reason=str(error), progress=progress)
             return
         effect = self._worker.prepare(request, blobs=blobs)
-        raw = await self._perform(effect, delivery=delivery, progress=progress)
+        raw, outage = (None, "") if closed else await self._try(effect, delivery=delivery, progress=progress)
+        if outage:
+            await self._give_back(delivery, reason=outage, progress=progress)
+            return
+        if raw is None:
+            raw = self._worker.stopped(request, ended_at_ms=time.time_ns() // 1_000_000)
         if raw is not None:
             await self._insist(request, effect=effect, raw=raw, blobs=blobs, progress=progress)
         await self._ack(delivery)
 
-    async def _is_settled(self, request: Recorded[Event]) -> bool:
-        """Whether the outcome stands already, or the run is over so that nobody wants it."""
+    async def _is_answered(self, request: Recorded[Event]) -> bool:
         slot = draft_answer(request.event, to=request, agent=self._worker.name, ordinal=0).id
-        if await self._events.find(slot, stream=request.stream, agent=self._worker.name) is not None:
-            return True
-        return await self._is_closed(request.stream)
+        return await self._events.find(slot, stream=request.stream, agent=self._worker.name) is not None
 
     async def _is_closed(self, stream: StreamId) -> bool:
         return await self._events.last(Filter(stream=stream, event=RunClosed)) is not None
 
+    async def _try(self, effect: msgspec.Struct, *, delivery: Delivery, progress: Progress) -> tuple[Raw | None, str]:
+        """Do the effect. Returns what it returned, None when its run ended meanwhile; or what this machine lacks."""
+        raw: Raw | None = None
+        outage = ""
+        try:
+            raw = await self._perform(effect, delivery=delivery, progress=progress)
+        except* OSError as group:
+            outage = _leaf(group)
+        return raw, outage
+
     async def _perform(self, effect: msgspec.Struct, *, delivery: Delivery, progress: Progress) -> Raw | None:
-        """Do the effect under heartbeats; None when its run ended meanwhile, and nothing is left running."""
+        """Do the effect; None when its run ended meanwhile, and nothing is left running."""
         raw: Raw | None = None
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._beat, delivery)
             tasks.start_soon(self._stop_when_closed, delivery.recorded.stream, tasks.cancel_scope)
             raw = await self._worker.perform(effect, progress=progress)
             tasks.cancel_scope.cancel()
@@ -158,7 +205,24 @@ class WorkerRunner:
     async def _give_back(self, delivery: Delivery, *, reason: str, progress: Progress) -> None:
         log.warning("worker.gives_back", agent=self._worker.name, run=delivery.recorded.stream, reason=reason)
         await progress("waiting", reason=reason)
+        await self._return(delivery, delay_s=RETRY_DELAY_S)
+
+    async def _return(self, delivery: Delivery, *, delay_s: float) -> None:
         try:
-            await delivery.retry(delay_s=RETRY_DELAY_S)
+            await delivery.retry(delay_s=delay_s)
         except LogUnavailable as error:  # it comes again after the ack wait
             log.warning("worker.give_back_lost", agent=self._worker.name, reason=str(error))
+
+
+def _is_outage(error: Exception) -> bool:
+    """Whether the same request may be answered another time: the bus failed, not the worker."""
+    if isinstance(error, ExceptionGroup):
+        return any(_is_outage(each) for each in error.exceptions)
+    return isinstance(error, BusError) and not isinstance(error, PayloadTooLarge)
+
+
+def _leaf(error: BaseException) -> str:
+    """Return the type and the words of the first exception in a group."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"
