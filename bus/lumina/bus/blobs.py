@@ -13,8 +13,9 @@ from typing import Final
 import msgspec
 
 from lumina.bus.errors import BlobMissing, BlobsFull, LogUnavailable, PayloadTooLarge
-from lumina.bus.stored import FULL_CODES, Ack, StoredMessages
+from lumina.bus.stored import FULL_CODES, Ack, Batch, StoredMessages
 from lumina.bus.subjects import BLOB_BUCKET, BLOB_CHUNK_PREFIX, BLOB_META_PREFIX, BLOB_STREAM
+from lumina.bus.together import both
 from lumina.bus.transport import Transport, patiently
 
 CHUNK_BYTES: Final = 128 * 1024
@@ -88,24 +89,29 @@ class JetStreamBlobs:
 
     async def get(self, digest: str) -> bytes:
         """See `Blobs`."""
-        meta = await self._meta(digest)
+        # Nearly always the chunks stand under the digest, so both questions can be asked at once.
+        meta, first = await both(partial(self._meta, digest), partial(self._batch, digest, seq=1))
         if meta is None or meta.deleted:
             raise BlobMissing(f"no blob {digest}")
-        content = bytearray()
-        seq, chunks = 1, 0
-        while chunks < meta.chunks:
-            look = partial(self._messages.batch, _chunk_subject(meta.nuid), seq=seq)
-            batch = await patiently(self._transport, look, retry_s_max=self._retry_s_max)
-            for stored in batch.messages:
-                content += stored.payload
-                chunks += 1
-                seq = stored.seq + 1
-            if not batch.pending or not batch.messages:
-                break
+        content, chunks = await self._content(meta, first=first) if meta.nuid == digest else (b"", -1)
+        if chunks != meta.chunks:  # They stand elsewhere, or were still being written when they were read.
+            content, chunks = await self._content(meta, first=await self._batch(meta.nuid, seq=1))
         if sha256(content).hexdigest() != digest:
             found = f"{chunks} of {meta.chunks} chunks, {len(content):,} of {meta.size:,} bytes"
             raise BlobMissing(f"blob {digest}: what is stored has another digest ({found})")
-        return bytes(content)
+        return content
+
+    async def _content(self, meta: ObjectMeta, *, first: Batch) -> tuple[bytes, int]:
+        """Return what the chunks hold, and how many there are."""
+        content, chunks, batch = bytearray(), 0, first
+        while chunks < meta.chunks:
+            for stored in batch.messages:
+                content += stored.payload
+                chunks += 1
+            if not batch.pending or not batch.messages:
+                break
+            batch = await self._batch(meta.nuid, seq=batch.messages[-1].seq + 1)
+        return bytes(content), chunks
 
     async def _meta(self, name: str) -> ObjectMeta | None:
         subject = _meta_subject(name)
@@ -120,6 +126,11 @@ class JetStreamBlobs:
         if written != name:
             raise BlobMissing(f"blob {name}: its description names the digest {written}")
         return meta
+
+    async def _batch(self, place: str, *, seq: int) -> Batch:
+        """Return the next chunks at a place."""
+        look = partial(self._messages.batch, _chunk_subject(place), seq=seq)
+        return await patiently(self._transport, look, retry_s_max=self._retry_s_max)
 
     async def _put_chunks(self, content: bytes, *, name: str) -> str:
         """Store the chunks and return the token of their subject."""

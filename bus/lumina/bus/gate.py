@@ -7,6 +7,7 @@ direct get shows whether that record still stands there.
 
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Final, Protocol
@@ -138,14 +139,18 @@ async def guarded(log: InspectedLog, path: Path, *, save_every_s: float = SAVE_E
     try:
         yield guard
     finally:
-        with anyio.CancelScope(shield=True):
-            await guard.save()
+        try:
+            with anyio.CancelScope(shield=True):
+                await guard.save()
+        finally:
+            guard.close()
 
 
 class GuardedLog:
     """A log that remembers outside itself what was appended last; see `guarded`.
 
-    The checkpoint is written at most every `save_every_s`, by the append that is due, and at the end.
+    The checkpoint is written by the first append, then at most every `save_every_s` while the work goes on, and at the
+    end. When it could not be written, the next append says so.
     """
 
     def __init__(self, log: InspectedLog, *, file: CheckpointFile, log_id: str, save_every_s: float) -> None:
@@ -156,33 +161,56 @@ class GuardedLog:
         self._newest: Recorded[Event] | None = None
         self._saved_seq = 0
         self._saved_at = -save_every_s
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
 
     async def append(self, draft: Draft[Event]) -> Recorded[Event]:
         """See `EventLog`.
 
         Raises:
-            CheckpointFailed: The record is in the log, but it could not be noted; make room and append it again.
+            CheckpointFailed: The record is in the log, but it or an earlier one could not be noted; make room and
+                append it again.
         """
         recorded = await self._log.append(draft)
         if self._newest is None or recorded.seq > self._newest.seq:
             self._newest = recorded
-        if anyio.current_time() - self._saved_at >= self._save_every_s:
+        failed = self._writing is not None and self._writing.done() and self._writing.exception() is not None
+        if self._writing is None or failed:
             await self.save()
+        elif anyio.current_time() - self._saved_at >= self._save_every_s:
+            self._begin()
         return recorded
 
+    def _begin(self) -> None:
+        """Have the checkpoint written by the thread, unless it is still at the one before."""
+        newest = self._newest
+        if newest is None or newest.seq == self._saved_seq or (self._writing is not None and not self._writing.done()):
+            return
+        checkpoint = Checkpoint(log_id=self._log_id, seq=newest.seq, event=newest.id, digest=newest.digest)
+        self._saved_at, self._saved_seq = anyio.current_time(), newest.seq
+        self._writing = self._writer.submit(self._file.save, checkpoint)
+
     async def save(self) -> None:
-        """Write the checkpoint now, if there is anything new.
+        """Return when the checkpoint is written, if there is anything new.
 
         Raises:
             CheckpointFailed: It could not be written.
         """
-        newest = self._newest
-        if newest is None or newest.seq == self._saved_seq:
-            return
-        checkpoint = Checkpoint(log_id=self._log_id, seq=newest.seq, event=newest.id, digest=newest.digest)
-        self._saved_at = anyio.current_time()
-        await anyio.to_thread.run_sync(self._file.save, checkpoint)
-        self._saved_seq = newest.seq
+        if await self._fails():
+            self._saved_seq = 0
+        self._begin()
+        if await self._fails():
+            assert self._writing is not None, "what failed was begun"
+            self._writing.result()
+
+    async def _fails(self) -> bool:
+        """Wait for the thread, and return whether it could not write its checkpoint."""
+        writing = self._writing
+        return writing is not None and await anyio.to_thread.run_sync(writing.exception) is not None
+
+    def close(self) -> None:
+        """End the thread. Safe to repeat; nothing is saved any more."""
+        self._writer.shutdown(wait=False)
 
     async def head(self, stream: StreamId, *, agent: str) -> Head:
         """See `EventLog`."""
