@@ -17,6 +17,7 @@ from lumina.bus.errors import BusError, LogDamaged
 from lumina.cli.errors import CliProblem, first_leaf
 from lumina.cli.exits import Exit
 from lumina.cli.home import Home, find_home
+from lumina.cli.terminal import Terminal
 from lumina.events.errors import EventError
 from lumina.models.errors import BadConfiguration, ModelError
 from lumina.projections.errors import NoSuchRun, ProjectionError
@@ -58,18 +59,18 @@ RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Run id, or enou
 
 def out() -> Console:
     """Return the console for results."""
-    return Console(no_color=_no_color(), highlight=False)
+    return Terminal(no_color=_no_color(), highlight=False)
 
 
 def table_out(table: Table) -> None:
     """Print a table of results. Where nobody looks at it, in a file or a pipe, nothing of it is left out."""
     width = None if sys.stdout.isatty() else WIDTH_CHARACTERS
-    Console(no_color=_no_color(), highlight=False, width=width).print(table)
+    Terminal(no_color=_no_color(), highlight=False, width=width).print(table)
 
 
 def err() -> Console:
     """Return the console for progress and problems."""
-    return Console(stderr=True, no_color=_no_color(), highlight=False)
+    return Terminal(stderr=True, no_color=_no_color(), highlight=False)
 
 
 def _no_color() -> bool | None:

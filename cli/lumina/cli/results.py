@@ -1,5 +1,6 @@
 """What a run came to, gathered from its records: code, output, files, and the evidence for each step."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from lumina.events.step import AttemptStarted, StepAccepted, StepFailed
 from lumina.events.validation import Finding, Severity, ValidationFinished
 from lumina.events.values import BlobRef, FileRef
 
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 SUFFIX = {Language.PYTHON: ".py", Language.JAVASCRIPT: ".js"}
 
 
@@ -101,7 +103,10 @@ def _gather_step(event: Event, *, steps: dict[int, StepOutcome]) -> None:
 
 
 async def write_files(outcome: RunOutcome, *, blobs: Blobs, folder: Path) -> list[Path]:
-    """Write the code and the artifacts of all accepted steps into `folder`, and return the paths."""
+    """Write the code and the artifacts of all accepted steps into `folder`, and return the paths.
+
+    An artifact with the name of its program does not take the place of the code that was validated.
+    """
     written: list[Path] = []
     many = len(outcome.steps) > 1
     for step in outcome.steps:
@@ -109,11 +114,12 @@ async def write_files(outcome: RunOutcome, *, blobs: Blobs, folder: Path) -> lis
             continue
         where = folder / f"step-{step.number}" if many else folder
         where.mkdir(parents=True, exist_ok=True)
-        program = where / f"{step.kind}{SUFFIX[step.language]}"
+        program = where / f"{_UNSAFE.sub('-', step.kind)}{SUFFIX[step.language]}"
         program.write_bytes(await blobs.get(step.code.digest))
         written.append(program)
         for artifact in step.artifacts:
-            path = where / artifact.name
+            clash = artifact.name.casefold() == program.name.casefold()
+            path = where / (f"file-{artifact.name}" if clash else artifact.name)
             path.write_bytes(await blobs.get(artifact.blob.digest))
             written.append(path)
     return written
