@@ -7,6 +7,7 @@ leaves the request to another one, and the slot of the outcome is filled once, w
 import time
 from collections.abc import Mapping
 from contextlib import aclosing
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -26,6 +27,7 @@ from lumina.bus.errors import (
 )
 from lumina.bus.log import Blobs, Delivery, EventLog, Live
 from lumina.bus.subjects import Filter, live_subject
+from lumina.bus.together import both, together
 from lumina.bus.workers import HEARTBEAT_S
 from lumina.events.base import Event
 from lumina.events.codec import encode
@@ -97,11 +99,13 @@ class WorkerRunner:
         progress = LiveProgress(self._live, stream=request.stream, agent=self._worker.name, request=request)
         closed = False
         try:
-            if await self._is_answered(request):
+            answered, closed = await both(partial(self._is_answered, request), partial(self._is_closed, request.stream))
+            if answered:
                 await self._ack(delivery)
                 return
-            closed = await self._is_closed(request.stream)
-            blobs = {digest: await self._blobs.get(digest) for digest in self._worker.needs(request)}
+            needed = self._worker.needs(request)
+            contents = await together(*(partial(self._blobs.get, digest) for digest in needed))
+            blobs = dict(zip(needed, contents, strict=True))
         except (LogUnavailable, BlobMissing) as error:
             if closed and isinstance(error, BlobMissing):
                 await self._ack(delivery)  # what it was about is lost, and so is the interest in it
@@ -187,11 +191,10 @@ class WorkerRunner:
         self, request: Recorded[Event], *, effect: msgspec.Struct, raw: Raw, blobs: Mapping[str, bytes]
     ) -> None:
         body = encode(raw)
-        ref = BlobRef(digest=await self._blobs.put(body), size=len(body), media_type="application/json")
+        ref = BlobRef(digest=sha256(body).hexdigest(), size=len(body), media_type="application/json")
         recording = Recording(effect=sha256(encode(effect)).hexdigest(), raw=raw, ref=ref)
         conclusion = self._worker.conclude(request, recording, blobs=blobs)
-        for content in conclusion.blobs:
-            await self._blobs.put(content)
+        await together(*(partial(self._blobs.put, content) for content in (body, *conclusion.blobs)))
         draft = draft_answer(conclusion.event, to=request, agent=self._worker.name, ordinal=0, time_ms=raw.ended_at_ms)
         standing = await self._events.append(draft)
         log.info("worker.answered", agent=self._worker.name, type=standing.type, run=request.stream, seq=standing.seq)
