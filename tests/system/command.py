@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,14 +90,36 @@ class Lumina:
                 continue
         return found
 
-    def gone(self, *, within_s: float) -> bool:
-        """Wait until no process is left; False when some still are."""
-        return bool(until(lambda: not self.processes(), within_s=within_s))
+    def family(self) -> list[psutil.Process]:
+        """Return all processes that came of this command, with those whose environment a sandbox has emptied."""
+        marked = self.processes()
+        found = {one.pid: one for one in marked}
+        for process in marked:
+            try:
+                found.update({one.pid: one for one in process.children(recursive=True)})
+            except psutil.NoSuchProcess:
+                continue
+        return list(found.values())
+
+    def gone(self, *, within_s: float, family: Sequence[psutil.Process] = ()) -> bool:
+        """Wait until no process is left, nor any of those in `family`; False when some still are."""
+
+        def nobody() -> bool:
+            return not self.processes() and not any(_lives(one) for one in family)
+
+        return until(nobody, within_s=within_s)
 
     def end(self) -> None:
         """End whatever is left."""
         for process in self.processes():
             process.kill()
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def finished(process: subprocess.Popen[str], *, timeout_s: float = COMMAND_S_MAX) -> Ended:

@@ -5,8 +5,6 @@ import signal
 import subprocess
 from pathlib import Path
 
-import psutil
-import pytest
 from tests.system.command import Lumina, finished, sum_request, until
 
 GONE_S_MAX = 20.0
@@ -50,11 +48,12 @@ def test_ctrl_c_cancels_the_run(lumina: Lumina, zoo: str) -> None:
     """Ctrl-C is a fact on the log: the run is closed as cancelled, exit code 130, and no process stays."""
     process = lumina.start("run", "--json", "--model-url", f"{zoo}/slow/v1", sum_request("stopped_1"))
     run = _wait_for(process, "lease.granted.v1")
+    family = lumina.family()
     process.send_signal(signal.SIGINT)
     ended = finished(process, timeout_s=30)
     assert ended.code == 130, ended
     assert "run.cancel_requested.v1" in ended.types
-    assert lumina.gone(within_s=5), lumina.processes()
+    assert lumina.gone(within_s=5, family=family), lumina.family()
     assert lumina("show", run, "--json").events[0]["status"] == "cancelled"
 
 
@@ -73,10 +72,11 @@ def test_kill_9_leaves_no_process(lumina: Lumina) -> None:
     request = next(example["request"] for example in lumina("examples", "--json").events if example["kind"] == "game")
     process = lumina.start("run", "--json", str(request))
     run = _wait_for(process, "generation.finished.v1")
-    assert any("llama_worker" in " ".join(one.cmdline()) for one in lumina.processes())
+    family = lumina.family()
+    assert any("llama_worker" in " ".join(one.cmdline()) for one in family)
     process.kill()
     process.communicate()
-    assert lumina.gone(within_s=GONE_S_MAX), lumina.processes()
+    assert lumina.gone(within_s=GONE_S_MAX, family=family), lumina.family()
     shown = lumina("show", run)
     assert shown.code == 0, shown
 
@@ -120,11 +120,25 @@ def test_the_server_dies_in_the_middle(lumina: Lumina, zoo: str) -> None:
     assert lumina("verify", "--all", "--invariants").code == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_other_ends(lumina: Lumina, zoo: str, number: signal.Signals) -> None:
-    """SIGTERM, and the end of the terminal, leave no process behind either."""
+def test_sigterm_cancels_the_run(lumina: Lumina, zoo: str) -> None:
+    """SIGTERM is no worse than Ctrl-C."""
     process = lumina.start("run", "--json", "--model-url", f"{zoo}/slow/v1", sum_request("ended_1"))
     _wait_for(process, "lease.granted.v1")
-    process.send_signal(number)
+    process.terminate()
+    ended = finished(process, timeout_s=30)
+    assert ended.code == 130, ended
+    assert ended.types[-1] == "run.closed.v1"
+    assert lumina.gone(within_s=5), lumina.family()
+
+
+def test_the_terminal_is_closed(lumina: Lumina, zoo: str) -> None:
+    """A closed terminal leaves no process behind; the run waits in the log, and `watch` says for what."""
+    process = lumina.start("run", "--json", "--model-url", f"{zoo}/slow/v1", sum_request("left_1"))
+    run = _wait_for(process, "lease.granted.v1")
+    family = lumina.family()
+    process.send_signal(signal.SIGHUP)
     process.communicate(timeout=30)
-    assert lumina.gone(within_s=GONE_S_MAX), [psutil.Process.cmdline(one) for one in lumina.processes()]
+    assert lumina.gone(within_s=GONE_S_MAX, family=family), lumina.family()
+    watched = lumina("watch", run)
+    assert (watched.code, watched.out) == (1, ""), watched
+    assert f"{run} is not finished, and no agents run: start them with `lumina up`" in watched.err

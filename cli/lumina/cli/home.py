@@ -43,6 +43,11 @@ class Home:
         return self.root / "system.json"
 
     @property
+    def start_file(self) -> Path:
+        """Locked by a command while it finds out whether a system runs, and starts one if not."""
+        return self.root / "start.lock"
+
+    @property
     def joined_file(self) -> Path:
         """Locked (shared) by every command that uses a system which another one started."""
         return self.root / "joined.lock"

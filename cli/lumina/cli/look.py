@@ -12,6 +12,7 @@ from rich.text import Text
 
 from lumina.bus.subjects import Filter
 from lumina.cli.app import HomeOption, JsonOption, RunArgument, app, err, out, print_json, table_out, work
+from lumina.cli.errors import SystemProblem
 from lumina.cli.exits import Exit
 from lumina.cli.following import cancel as cancel_run
 from lumina.cli.home import Home
@@ -21,7 +22,7 @@ from lumina.cli.place import Bus, bus
 from lumina.cli.results import gather, show_result
 from lumina.cli.run import Wishes, follow_to_end
 from lumina.cli.screen import Screen
-from lumina.cli.session import Plan, system
+from lumina.cli.session import Plan, read_system, system
 from lumina.cli.tasks import Task
 from lumina.cli.words import say, shorten
 from lumina.events.base import Event
@@ -90,6 +91,10 @@ def _runs_table(rows: tuple[RunRow, ...]) -> Table:
 
 async def _records(connected: Bus, run: str) -> list[Recorded[Event]]:
     return [recorded async for recorded in connected.events.read((Filter(stream=StreamId(run)),))]
+
+
+def _is_closed(records: list[Recorded[Event]]) -> bool:
+    return any(isinstance(recorded.event, RunClosed) for recorded in records)
 
 
 @app.command()
@@ -177,6 +182,8 @@ def watch(
         screen = Screen(console=err(), quiet=json_lines)
         async with reading(found) as (connected, reader):
             name = StreamId(reader.find(run))
+            if read_system(found) is None and not _is_closed(await _records(connected, name)):
+                raise SystemProblem(f"{name} is not finished, and no agents run: start them with `lumina up`")
             wishes = Wishes(task=Task(request="-"), base=found.root, json=json_lines, detach=False, output=None)
             with screen.shown():
                 return await follow_to_end(connected, run=name, screen=screen, wishes=wishes, watching=True)
@@ -195,7 +202,7 @@ def cancel(
     async def job(found: Home) -> Exit:
         async with reading(found) as (connected, reader):
             name = StreamId(reader.find(run))
-            if any(isinstance(recorded.event, RunClosed) for recorded in await _records(connected, name)):
+            if _is_closed(await _records(connected, name)):
                 out().print(f"{name} has ended already")
                 return Exit.OK
             await cancel_run(name, events=connected.events, reason=reason)

@@ -9,10 +9,10 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TextIO
 
 import anyio
 import anyio.abc
@@ -154,19 +154,20 @@ async def system(home: Home, *, plan: Plan, say: Callable[[str], None] = lambda 
         ServerFailed: The embedded server can't be started.
     """
     home.ensure()
-    found = await _find(home, plan=plan, say=say)
-    if isinstance(found, SystemFile):
-        with _joined(home):
-            yield Place(home=home, url=found.url)
-        return
-    if found is not None:  # Somebody who only reads, as `lumina logs -f`, keeps the server alone.
-        with _joined(home):
-            async with started(home, plan=replace(plan, nats_url=found), say=say) as (place, _):
-                yield place
-        return
-    async with started(home, plan=plan, say=say) as (place, _):
+    async with AsyncExitStack() as stack:
+        with home.start_file.open("a") as starts:  # one at a time finds out whether there is a system to join
+            await _locked(starts, say=say)
+            found = await _find(home, plan=plan, say=say)
+            if found is not None:
+                stack.enter_context(_joined(home))
+            if isinstance(found, SystemFile):
+                place = Place(home=home, url=found.url)
+            else:  # A server alone is kept by somebody who only reads, as `lumina logs -f`.
+                start = plan if found is None else replace(plan, nats_url=found)
+                place, _ = await stack.enter_async_context(started(home, plan=start, say=say))
         yield place
-        await _others_gone(home, say=say)
+        if found is None:
+            await _others_gone(home, say=say)
 
 
 async def _find(home: Home, *, plan: Plan, say: Callable[[str], None]) -> SystemFile | str | None:
@@ -202,14 +203,19 @@ def _joined(home: Home) -> Iterator[None]:
 async def _others_gone(home: Home, *, say: Callable[[str], None]) -> None:
     """Wait until nobody else uses the system that this command started, before it is taken down."""
     with home.joined_file.open("a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say("waiting for another command that uses this system")
-                await anyio.sleep(POLL_S)
-            else:
-                return
+        await _locked(file, say=say)
+
+
+async def _locked(file: TextIO, *, say: Callable[[str], None]) -> None:
+    """Lock a file, for as long as it is open, as soon as nobody else has it locked."""
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another command that uses this system")
+            await anyio.sleep(POLL_S)
+        else:
+            return
 
 
 @asynccontextmanager
