@@ -30,9 +30,13 @@ from lumina.cli.home import Home
 from lumina.cli.place import Place, bus
 from lumina.cli.supervise import RESTARTS_MAX, Child, ChildSpec, Supervisor
 from lumina.events.node import NodeAnnounced
+from lumina.models.errors import ModelError
+from lumina.models.llama_pool import LlamaPool
 from lumina.models.node import load_config
 
 READY_S_MAX = 30.0
+DECIDED_PER_S_MIN = 2_000
+"""Records that an agent decides again when it starts, on a slow machine: a long log takes its time."""
 POLL_S = 0.05
 ALONE_S = 4.0
 """A server that has no agents for longer is one that somebody keeps in order to read."""
@@ -275,13 +279,24 @@ async def _agents(place: Place, *, plan: Plan, say: Callable[[str], None]) -> As
             yield supervisor
             tasks.cancel_scope.cancel()
     finally:
+        await _end_models(place.home)
         place.home.system_file.unlink(missing_ok=True)
+
+
+async def _end_models(home: Home) -> None:
+    """End the model processes, which otherwise wait a while for a specialist that is started again."""
+    with anyio.CancelScope(shield=True):
+        try:
+            await LlamaPool(home.runtime).clear()
+        except ModelError as error:
+            log.warning("model.stays", reason=str(error))
 
 
 async def _wait_ready(place: Place, supervisor: Supervisor, *, since_ms: int) -> None:
     """Wait until the governor has announced this node; give up when an agent is given up."""
-    with anyio.move_on_after(READY_S_MAX):
+    with anyio.move_on_after(READY_S_MAX) as waiting:
         async with bus(place, role="client") as connected:
+            waiting.deadline += await connected.events.last_seq() / DECIDED_PER_S_MIN
             while True:
                 announced = await connected.events.last(Filter(event=NodeAnnounced))
                 if announced is not None and announced.time_ms >= since_ms:
@@ -293,4 +308,4 @@ async def _wait_ready(place: Place, supervisor: Supervisor, *, since_ms: int) ->
     if failed:
         child = failed[0]
         raise SystemProblem(f"{child.spec.name} does not start: {child.reason} (log: {child.spec.log_file})")
-    raise SystemProblem(f"the agents were not ready after {READY_S_MAX:.0f} s; their logs are in {place.home.logs}")
+    raise SystemProblem(f"the agents were not ready in time; their logs are in {place.home.logs}")
