@@ -95,13 +95,13 @@ async def test_a_full_disk_is_named(tmp_path: Path) -> None:
     full = Path("/dev/full")
     file = CheckpointFile(tmp_path / "checkpoint.json")
     file.save(checkpoint(1))
-    (tmp_path / "checkpoint.json.new").symlink_to(full)
+    (tmp_path / f"checkpoint.json.{os.getpid()}.new").symlink_to(full)
     with pytest.raises(CheckpointFailed, match=os.strerror(errno.ENOSPC)):
         file.save(checkpoint(2))
     assert file.load() == checkpoint(1)
 
     log = MemoryLog()
-    (tmp_path / "other.json.new").symlink_to(full)
+    (tmp_path / f"other.json.{os.getpid()}.new").symlink_to(full)
     with pytest.raises(CheckpointFailed, match="free disk space"):
         async with guarded(log, tmp_path / "other.json") as guard:
             await guard.append(draft(1))

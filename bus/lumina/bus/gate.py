@@ -85,7 +85,7 @@ class CheckpointFile:
         Raises:
             CheckpointFailed: It could not be written, for instance because the disk is full; the old one stands.
         """
-        fresh = self.path.with_name(self.path.name + ".new")
+        fresh = self.path.with_name(f"{self.path.name}.{os.getpid()}.new")  # several commands share one checkpoint
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with fresh.open("wb") as file:
