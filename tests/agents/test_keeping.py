@@ -314,6 +314,20 @@ class ClosedLog(MemoryLog):
             self.closed += 1
 
 
+@pytest.mark.parametrize("length", [1, 6, len(HISTORY)])
+async def test_a_run_is_submitted_once(length: int) -> None:
+    """Another submission in a run, under way or ended, is answered by silence, and the next start finds nothing odd."""
+    log = MemoryLog(HISTORY[:length])
+    await runner(log).recover()
+    before = decisions(log.records)
+    again = submitted(ROCK, models=(), options=RunOptions(plan=False))
+    slot = root_event_id(RUN, name="again")
+    await log.append(Draft(event=again, id=slot, stream=RUN, agent="client", time_ms=1, causation=None))
+    for _ in range(2):
+        await runner(log).recover()
+        assert decisions(log.records) == before
+
+
 def test_late_words_change_nothing() -> None:
     """After `run.closed` outcomes, timers and cancellations are answered by silence, and nothing is remembered."""
     decider = Decider(Orchestrator())

@@ -66,7 +66,7 @@ def evolve(state: RunState, recorded: Recorded[Event]) -> RunState:
     event = cast("AnyEvent", recorded.event)
     match event:
         case RunSubmitted():
-            return replace(state, submitted=event, submitted_ms=recorded.time_ms)
+            return _submitted(state, recorded, event)
         case RunPlanned():
             return _planned(state, event)
         case RunCancelRequested():
@@ -91,6 +91,12 @@ def evolve(state: RunState, recorded: Recorded[Event]) -> RunState:
             return state
         case _:
             assert_never(event)
+
+
+def _submitted(state: RunState, recorded: Recorded[Event], event: RunSubmitted) -> RunState:
+    if recorded.position > 1:
+        return state  # a run is submitted once, by its client's first word; after its end it does not begin again
+    return replace(state, submitted=event, submitted_ms=recorded.time_ms)
 
 
 def _planned(state: RunState, event: RunPlanned) -> RunState:
