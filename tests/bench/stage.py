@@ -9,6 +9,8 @@ from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import anyio
+import msgspec
+import nats
 import psutil
 from tests.bench.canned import NODE_FILE
 
@@ -60,6 +62,31 @@ class Clock:
         """Return milliseconds by process, user and system together, since each started."""
         read = {name: process.cpu_times() for name, process in self._processes.items()}
         return {name: (times.user + times.system) * 1000 for name, times in read.items()}
+
+
+async def messages(place: Place) -> int:
+    """Return how many messages the server has received and sent."""
+    endpoint = place.endpoint("system")
+    client = await nats.connect(endpoint.url, nkeys_seed_str=endpoint.seed)
+    try:
+        answer = await client.request("$SYS.REQ.SERVER.PING.STATSZ", timeout=5)
+    finally:
+        await client.close()
+    facts = msgspec.json.decode(answer.data, type=_Answer).statsz
+    return facts.received.msgs + facts.sent.msgs
+
+
+class _Count(msgspec.Struct):
+    msgs: int
+
+
+class _Facts(msgspec.Struct):
+    sent: _Count
+    received: _Count
+
+
+class _Answer(msgspec.Struct):
+    statsz: _Facts
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from contextlib import aclosing
 import anyio
 from tests.bench.canned import CASES, MODEL, REQUEST
 from tests.bench.figures import Figure, latency
-from tests.bench.stage import KEEPERS, WORKERS, processes, served, wait_announced
+from tests.bench.stage import KEEPERS, WORKERS, messages, processes, served, wait_announced
 
 from lumina.agents.specialist_folders import load_folders
 from lumina.bus.startup import Sync
@@ -35,13 +35,14 @@ async def measure(sync: Sync, *, runs: int, raw_ms: float) -> list[Figure]:
                 for _ in range(WARM_UP_RUNS):
                     await _one(connected, submission, hops=defaultdict(list))
                 first = await connected.events.last_seq()
-                before = clock.cpu_ms()
+                said, before = await messages(place), clock.cpu_ms()
                 samples = [await _one(connected, submission, hops=hops) for _ in range(runs)]
                 cpu_ms = {name: (ms - before[name]) / runs for name, ms in clock.cpu_ms().items()}
+                said = (await messages(place) - said) // runs
                 events = (await connected.events.last_seq() - first) / runs
                 per_s = await _at_once(connected, submission, runs=runs)
     what = "one run after the other"
-    note = f"{events:.0f} events a run"
+    note = f"{events:.0f} events, {said} NATS messages a run"
     cpu = ", ".join(f"{name} {ms:.1f}" for name, ms in cpu_ms.items())
     return [
         latency(PART, what, samples=samples, sync=sync, raw=raw_ms, note=note),

@@ -20,6 +20,8 @@ from lumina.bus.transport import Transport, patiently
 
 CHUNK_BYTES: Final = 128 * 1024
 BLOB_BYTES_MAX: Final = 256 * 2**20
+SMALL_BYTES_MAX: Final = 2_048
+"""What is no larger is nearly always new (raw results, code), and is sent without a look whether it is there."""
 RETRY_S_MAX: Final = 15.0
 PLACES_MAX: Final = 4
 """How many subjects are tried for the chunks, should somebody have put other bytes on the first."""
@@ -71,7 +73,7 @@ class JetStreamBlobs:
             raise PayloadTooLarge(f"a blob of {len(content):,} bytes; the limit is {BLOB_BYTES_MAX:,}")
         digest = sha256(content)
         name = digest.hexdigest()
-        if await self._meta(name) is not None:
+        if len(content) > SMALL_BYTES_MAX and await self._meta(name) is not None:
             return name
         place = await self._put_chunks(content, name=name)
         meta = ObjectMeta(

@@ -105,7 +105,7 @@ class Blobs(Protocol):
     """Content-addressed storage for what is too large for events."""
 
     async def put(self, content: bytes) -> str:
-        """Store `content` and return its SHA-256. Storing what is there already costs one look.
+        """Store `content` and return its SHA-256. Storing what is there already changes nothing.
 
         Raises:
             BlobsFull: Nothing was stored; the message says how to make room.
