@@ -13,6 +13,7 @@ from lumina.bus.log import Blobs, EventLog
 from lumina.bus.subjects import Filter
 from lumina.events.base import Event
 from lumina.events.ids import EventId, StreamId
+from lumina.events.node import NodeAnnounced
 from lumina.events.record import Recorded
 from lumina.replay.cast import Cast, whole_cast
 from lumina.replay.comparing import link_of
@@ -33,7 +34,7 @@ async def verify_run(
         RunUnknown: The log holds no record of it.
         LogUnavailable: The log can't be reached.
     """
-    cast = whole_cast() if cast is None else cast
+    cast = await _cast_of(log) if cast is None else cast
     filters = (Filter(stream=run), *cast.governor.inputs, Filter(agent=cast.governor.name))
     proof = _Proof(cast, blobs=blobs, run=run, invariants=invariants)
     # To the log's end: where the run ends can't be known from a log that may have lost its last record.
@@ -45,9 +46,18 @@ async def verify_run(
 
 async def verify_all(log: EventLog, blobs: Blobs, *, cast: Cast | None = None, invariants: bool = False) -> Report:
     """Prove the whole log in one pass. Raises LogUnavailable."""
-    cast = whole_cast() if cast is None else cast
+    cast = await _cast_of(log) if cast is None else cast
     proof = _Proof(cast, blobs=blobs, run=None, invariants=invariants)
     return await proof.report(log, records=log.read())
+
+
+async def _cast_of(log: EventLog) -> Cast:
+    """Return all agents of the node that announced itself in the log; it is called `local` unless its owner says so."""
+    try:
+        announced = await log.last(Filter(event=NodeAnnounced))
+    except LogDamaged:
+        return whole_cast()  # the proof meets the damage in its place, and reports it
+    return whole_cast() if announced is None else whole_cast(announced.stream)
 
 
 _Place = tuple[Recorded[Event], Difference]
