@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -25,6 +25,8 @@ from lumina.replay.errors import BlobLost
 from lumina.replay.keepers import FAILURES
 from lumina.replay.report import Difference
 
+KEPT_BYTES_MAX: Final = 8 * 2**20
+
 Outcome = GenerationFinished | ValidationFinished | ExecutionFinished | ModelUnloaded
 
 
@@ -37,14 +39,29 @@ class Needs(Protocol):
 
 
 class Shelf:
-    """Blobs, with an error that says who needs them; `whole` has the size of each that was found whole."""
+    """Blobs, with an error that says who needs them; `whole` has the size of each that was found whole.
+
+    What was read last is kept: one code is read by the specialist, the validator and the sandbox.
+    """
 
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
+        self._kept: dict[str, bytes] = {}
+        self._kept_bytes = 0
         self.whole: dict[str, int] = {}
 
     async def __call__(self, digest: str, *, named_by: Recorded[Event]) -> bytes:
         """Return the content. Raises BlobLost."""
+        content = self._kept.pop(digest, None)
+        if content is None:
+            content = await self._read(digest, named_by=named_by)
+            self._kept_bytes += len(content)
+        self._kept[digest] = content
+        while self._kept_bytes > KEPT_BYTES_MAX:
+            self._kept_bytes -= len(self._kept.pop(next(iter(self._kept))))
+        return content
+
+    async def _read(self, digest: str, *, named_by: Recorded[Event]) -> bytes:
         try:
             content = await self._blobs.get(digest)
         except BlobMissing as error:
