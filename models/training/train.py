@@ -1,6 +1,6 @@
 """Train the demo model from seeds: `python models/training/train.py`.
 
-One run, scheduled by steps, without restarts. Everything goes to --out: the
+Two stages, scheduled by steps. Everything goes to --out: the
 tokenizer, checkpoints, and a log with one JSON object a line.
 """
 
@@ -10,10 +10,12 @@ import argparse
 import json
 import random
 import time
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
+import circuit
 import tokenizer as tokens
 import torch
 from network import Network, Shape
@@ -24,12 +26,17 @@ from torch.nn import functional
 from lumina.models.demo import corpus
 
 SEED: Final = 20261121
-BATCH_TOKENS: Final = 5120
+BATCH_TOKENS: Final = 2560
 CHUNK: Final = 2048
 LENGTH_MAX: Final = 800
-STEPS: Final = 3400
-WARM_UP: Final = 60
-FALL: Final = 0.4
+STEPS: Final = 2600
+PLANNED: Final = 2100  # the run was to end here; it was given more steps while it ran,
+EXTENDED_AT: Final = 1860  # from this one on
+WARM_UP: Final = 40
+FALL: Final = 0.5
+SECOND_STEPS: Final = 1100
+SECOND_PEAK: Final = 0.4
+SECOND_FOCUS: Final = 0.3
 
 Encoded = tuple[list[int], int]
 """Token ids of a whole sample and the number of them that carry no loss."""
@@ -89,12 +96,39 @@ def exact(network: Network, encoded: list[Encoded]) -> float:
     return hits / len(encoded)
 
 
-def optimizers(network: Network) -> list[torch.optim.Optimizer]:
+class Parts:
+    """Matrices that are fused for speed, one by one as Muon has to see them.
+
+    Muon makes an update orthogonal as a whole: fused, the values' gradient takes all directions and queries and keys
+    hardly learn, so that no attention head ever learns to copy.
+    """
+
+    def __init__(self, network: Network) -> None:
+        fused = {"qkv.weight": 3, "gate_up.weight": 2}
+        self.whole: list[tuple[torch.nn.Parameter, list[torch.nn.Parameter]]] = []
+        for name, weight in network.named_parameters():
+            if weight.ndim == 2 and "embedding" not in name:
+                count = next((n for ending, n in fused.items() if name.endswith(ending)), 1)
+                views = weight.data.chunk(count)  # rows of the same memory: a step on a part moves the whole
+                self.whole.append((weight, [torch.nn.Parameter(view) for view in views]))
+
+    def all(self) -> list[torch.nn.Parameter]:
+        """Return all parts, for the optimizer."""
+        return [part for _, parts in self.whole for part in parts]
+
+    def take_gradients(self) -> None:
+        """Give every part its share of the gradient; call it before a step."""
+        for weight, parts in self.whole:
+            assert weight.grad is not None
+            for part, gradient in zip(parts, weight.grad.chunk(len(parts)), strict=True):
+                part.grad = gradient
+
+
+def optimizers(network: Network, parts: Parts) -> list[torch.optim.Optimizer]:
     """Return Muon for the hidden matrices and AdamW for embeddings and norms."""
-    hidden = [w for name, w in network.named_parameters() if w.ndim == 2 and "embedding" not in name]
     others = [w for name, w in network.named_parameters() if w.ndim != 2 or "embedding" in name]
     return [
-        torch.optim.Muon(hidden, lr=0.02, weight_decay=0.05),
+        torch.optim.Muon(parts.all(), lr=0.015, weight_decay=0.05),
         torch.optim.AdamW(others, lr=0.003, betas=(0.9, 0.95), weight_decay=0.0),
     ]
 
@@ -103,56 +137,88 @@ def rate(step: int, steps: int) -> float:
     """Return the factor on the learning rates: a warm-up, a plateau, a straight fall to 2 %."""
     if step < WARM_UP:
         return (step + 1) / WARM_UP
-    left = (steps - step) / (steps * FALL)
+    planned = min(steps, PLANNED) if step < EXTENDED_AT else steps
+    left = (planned - step) / (planned * FALL)
     return max(0.02, min(1.0, left))
 
 
-def run(out: Path, *, steps: int, shape: Shape) -> None:
-    """Train for `steps` steps, leaving `tokenizer.json`, `model.pt` and `log.jsonl` in `out`."""
+def second_rate(step: int, steps: int) -> float:
+    """Return the factor in the second stage: a warm-up to `SECOND_PEAK`, a straight fall to nothing."""
+    return SECOND_PEAK * min((step + 1) / WARM_UP, (steps - step) / steps)
+
+
+def run(out: Path, *, steps: int, second_steps: int, shape: Shape, resume: bool) -> None:
+    """Train both stages, leaving `tokenizer.json`, `model.pt` and `log.jsonl` in `out`."""
     out.mkdir(parents=True, exist_ok=True)
-    stream = corpus.samples(seed=SEED)
     first = list(islice(corpus.samples(seed=SEED + 1), 12_000))
     tokenizer = tokens.train(sample.prompt + sample.answer for sample in first)
     tokenizer.save(str(out / "tokenizer.json"))
     torch.manual_seed(SEED)
-    rng = random.Random(SEED)
     network = Network(shape)
-    opts = optimizers(network)
-    peaks = [group["lr"] for opt in opts for group in opt.param_groups]
-    held = encode(tokenizer, list(islice(corpus.samples(seed=SEED + 2, part="validate"), 240)))
+    circuit.lay_out(network, seed=SEED)
+    if resume:
+        network.load_state_dict(torch.load(out / "model.pt", weights_only=True)["weights"])
+    held = encode(tokenizer, list(islice(corpus.samples(seed=SEED + 2, part="validate"), 120)))
+    with (out / "log.jsonl").open("a" if resume else "w") as log:
+        if not resume:
+            for line in stage(network, tokenizer=tokenizer, seed=SEED, steps=steps, rates=rate, focus=0.0, held=held):
+                save(out, network=network)
+                print(json.dumps({"stage": 1, **line}), file=log, flush=True)
+        for line in stage(
+            network,
+            tokenizer=tokenizer,
+            seed=SEED + 5,
+            steps=second_steps,
+            rates=second_rate,
+            focus=SECOND_FOCUS,
+            held=held,
+        ):
+            save(out, network=network)
+            print(json.dumps({"stage": 2, **line}), file=log, flush=True)
+
+
+def stage(
+    network: Network,
+    *,
+    tokenizer: Tokenizer,
+    seed: int,
+    steps: int,
+    rates: Callable[[int, int], float],
+    focus: float,
+    held: list[Encoded],
+) -> Iterator[dict[str, float]]:
+    """Train with fresh optimizers on the samples of `seed`; yield the state now and then."""
+    stream, rng = corpus.samples(seed=seed, focus=focus), random.Random(seed)
     queue: list[list[Encoded]] = []
+    parts = Parts(network)
+    opts = optimizers(network, parts)
+    peaks = [group["lr"] for opt in opts for group in opt.param_groups]
     seen, started, mean = 0, time.monotonic(), 0.0
-    with (out / "log.jsonl").open("w") as log:
-        for step in range(100_000):
-            if step % 20 == 0 and (out / "steps").exists():
-                steps = int((out / "steps").read_text())
-            if step >= steps:
-                break
-            if not queue:
-                queue = batches(encode(tokenizer, list(islice(stream, CHUNK))), rng)
-            batch = queue.pop()
-            for group, peak in zip((g for o in opts for g in o.param_groups), peaks, strict=True):
-                group["lr"] = peak * rate(step, steps)
-            loss, _ = loss_of(network, batch)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            for opt in opts:
-                opt.step()
-                opt.zero_grad(set_to_none=True)
-            seen += len(batch) * max(len(ids) for ids, _ in batch)
-            mean = loss.item() if step == 0 else 0.95 * mean + 0.05 * loss.item()
-            if step % 20 == 0 or step == steps - 1:
-                line = {"step": step, "tokens": seen, "loss": round(mean, 4), "s": round(time.monotonic() - started)}
-                if step and (step % 200 == 0 or step == steps - 1):
-                    line["exact"] = round(exact(network, held), 3)
-                    save(out, network=network, step=step)
-                log.write(json.dumps(line) + "\n")
-                log.flush()
+    for step in range(steps):
+        for group, peak in zip((g for o in opts for g in o.param_groups), peaks, strict=True):
+            group["lr"] = peak * rates(step, steps)
+        if not queue:
+            queue = batches(encode(tokenizer, list(islice(stream, CHUNK))), rng)
+        batch = queue.pop()
+        loss, _ = loss_of(network, batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        parts.take_gradients()
+        for opt in opts:
+            opt.step()
+        network.zero_grad(set_to_none=True)
+        seen += len(batch) * max(len(ids) for ids, _ in batch)
+        mean = loss.item() if step == 0 else 0.95 * mean + 0.05 * loss.item()
+        if step % 20 == 0 or step == steps - 1:
+            line = {"step": step, "tokens": seen, "loss": round(mean, 4), "s": round(time.monotonic() - started)}
+            if step and (step % 200 == 0 or step == steps - 1):
+                line["exact"] = round(exact(network, held), 3)
+            yield line
 
 
-def save(out: Path, *, network: Network, step: int) -> None:
+def save(out: Path, *, network: Network) -> None:
     """Write the weights and the shape."""
-    state = {"shape": network.shape.to_json(), "weights": network.state_dict(), "step": step}
+    state = {"shape": network.shape.to_json(), "weights": network.state_dict()}
     torch.save(state, out / "model.pt")
 
 
@@ -161,10 +227,12 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--out", type=Path, default=Path("build/demo"))
     options.add_argument("--steps", type=int, default=STEPS)
-    options.add_argument("--threads", type=int, default=2)
+    options.add_argument("--second-steps", type=int, default=SECOND_STEPS)
+    options.add_argument("--resume", action="store_true", help="go on with the second stage")
+    options.add_argument("--threads", type=int, default=1)
     given = options.parse_args()
     torch.set_num_threads(given.threads)
-    run(given.out, steps=given.steps, shape=Shape())
+    run(given.out, steps=given.steps, second_steps=given.second_steps, shape=Shape(), resume=given.resume)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """The training corpus of the demo model: what is mixed, what is held out, the chat format."""
 
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from random import Random
 from typing import Final
 
@@ -19,6 +21,10 @@ SPECIALS: Final = ("<|pad|>", "<|bos|>", "<|end|>", "<|system|>", "<|user|>", "<
 
 _VALIDATE: Final = 0.05
 _TEST: Final = 0.08
+_SECTIONS: Final = tuple(
+    """technology sports science business politics culture travel health music games movies books
+    food fashion opinion world local weather finance education environment art history media""".split()  # noqa: SIM905
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,10 +90,53 @@ def repair_sample(rng: Random, *, part: str, kind: str | None = None) -> Sample:
             return Sample(sort="repair", prompt=prompt, answer=made.code, task=made)
 
 
-def samples(*, seed: int, part: str = "train") -> Iterator[Sample]:
-    """Yield the mixture for ever: tasks, plans and repairs."""
+def focus_sample(rng: Random, *, part: str) -> Sample:
+    """Return a task of the kinds learned last: sections of a site, steps that go on with the same target."""
+    kind = rng.choice(("scraper", "animation"))
+    while True:
+        made = task(rng, part=part, kind=kind)
+        if kind == "scraper":
+            renamed = _with_usual_section(rng, made)
+            if renamed is not None:
+                return Sample(sort="task", prompt=chat(("user", renamed.request)), answer=renamed.code, task=renamed)
+        elif _goes_on(made):
+            return Sample(sort="task", prompt=chat(("user", made.request)), answer=made.code, task=made)
+
+
+def _with_usual_section(rng: Random, made: Task) -> Task | None:
+    """Return the scraper of a section under a name that sites use, or None where there is no section."""
+    url = str(made.spec["url"])
+    start, _, section = url.rpartition("/")
+    found = re.search(
+        rf"\b{re.escape(section)}\b(?=\W{{0,2}} (section|page|category|part)\b)", made.request, re.IGNORECASE
+    )
+    found = found or re.search(rf"(?<=section )\W?{re.escape(section)}\b", made.request, re.IGNORECASE)
+    if found is None or not section or f"/{section}" in made.request:
+        return None
+    name = rng.choice(_SECTIONS)
+    said = found.group().replace(section, name).replace(section.capitalize(), name.capitalize())
+    return replace(
+        made,
+        request=made.request[: found.start()] + said + made.request[found.end() :],
+        code=made.code.replace(f'"{url}"', f'"{start}/{name}"'),
+        spec={**made.spec, "url": f"{start}/{name}"},
+        literals=tuple(text.replace(f"/{section}", f"/{name}") for text in made.literals),
+    )
+
+
+def _goes_on(made: Task) -> bool:
+    """Return whether a step of the timeline has the targets of the step before."""
+    targets = re.findall(r'target: "([^"]*)"', made.code)
+    return any(first == second for first, second in pairwise(targets))
+
+
+def samples(*, seed: int, part: str = "train", focus: float = 0.0) -> Iterator[Sample]:
+    """Yield the mixture for ever: tasks, plans, repairs and a share of `focus_sample`s."""
     rng = Random(seed)  # noqa: S311 - nothing secret
     while True:
+        if focus and rng.random() < focus:
+            yield focus_sample(rng, part=part)
+            continue
         draw = rng.random()
         if draw < 0.70:
             yield task_sample(rng, part=part)
