@@ -10,6 +10,7 @@ from typing import Final
 
 from PIL import Image, ImageDraw
 
+PORTS: Final = (8000, 8080, 5000, 3000)
 CANVAS_PIXELS: Final = (128, 160)
 
 HEADLINES: Final = (
@@ -86,13 +87,16 @@ def draw_layers() -> dict[str, bytes]:
 
 @contextmanager
 def newspaper() -> Iterator[str]:
-    """Serve the news page on a free loopback port for the time of the block; yields `127.0.0.1:PORT`."""
+    """Serve the news page on a free loopback port for the time of the block; yields `localhost:PORT`.
+
+    The ports are those that the demo model has seen in addresses; it copies others less surely.
+    """
     page = news_page().encode()
 
     class News(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            """Answer `/news` with the page, anything else with 404."""
-            found = self.path == "/news"
+            """Answer `/news.html` with the page, anything else with 404."""
+            found = self.path == "/news.html"
             self.send_response(200 if found else 404)
             self.send_header("Content-Type", "text/html; charset=utf-8")
             self.end_headers()
@@ -101,15 +105,24 @@ def newspaper() -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as the base class has it
             """Stay silent: the demo's own progress is what counts."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), News)
+    server = _listening(News)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"127.0.0.1:{server.server_address[1]}"
+        yield f"localhost:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _listening(answers: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
+    for port in PORTS:
+        try:
+            return ThreadingHTTPServer(("127.0.0.1", port), answers)
+        except OSError:  # somebody else listens there
+            continue
+    return ThreadingHTTPServer(("127.0.0.1", 0), answers)
 
 
 def demo_requests(host: str) -> tuple[DemoRequest, ...]:
@@ -126,8 +139,8 @@ def demo_requests(host: str) -> tuple[DemoRequest, ...]:
         DemoRequest(
             title="The news (web scraping)",
             request=(
-                f"Write a Python script that scrapes the titles and URLs of the first five articles from "
-                f"http://{host}/news. Each article is in article.story, the title in h2 and the URL in a."
+                "Write a Python script that scrapes the titles (h2) and URLs (a) of the first 5 articles "
+                f"(article.story) from http://{host}/news.html."
             ),
             files={},
             hosts=(host,),
