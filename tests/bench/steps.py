@@ -45,7 +45,7 @@ async def measure(sync: Sync, *, runs: int, raw_ms: float) -> list[Figure]:
     note = f"{events:.0f} events, {said} NATS messages a run"
     cpu = ", ".join(f"{name} {ms:.1f}" for name, ms in cpu_ms.items())
     return [
-        latency(PART, what, samples=samples, sync=sync, raw=raw_ms, note=note),
+        latency(PART, what, samples=samples, sync=sync, raw=events * raw_ms, note=note),
         Figure(
             part=PART, what="  processor time of it, ms", sync=sync, count=runs, p50_ms=sum(cpu_ms.values()), note=cpu
         ),
