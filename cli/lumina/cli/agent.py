@@ -13,7 +13,7 @@ import structlog
 
 from lumina.agents.errors import Diverged
 from lumina.bus.errors import BusError, LogDamaged
-from lumina.cli.errors import CliProblem, one_sentence
+from lumina.cli.errors import CliProblem, UsageProblem, one_sentence
 from lumina.cli.exits import Exit
 from lumina.cli.home import find_home
 from lumina.cli.place import Place, bus
@@ -101,6 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except* LogDamaged as group:
         log.error("agent.log_damaged", reason=one_sentence(group))
         code = Exit.DAMAGED
+    except* UsageProblem as group:  # a restart would meet it again
+        log.error("agent.refused", reason=one_sentence(group))
+        code = Exit.USAGE
     except* (BusError, CliProblem, ModelError) as group:
         log.error("agent.stopped", reason=one_sentence(group))
         code = Exit.FAILED

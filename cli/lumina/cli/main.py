@@ -33,7 +33,7 @@ def register(asked: str) -> None:
 
 def main() -> None:
     """Run the command line. What parts of the system say for operators goes to standard error, if it is grave."""
-    level = logging.getLevelNamesMapping().get(os.environ.get("LUMINA_LOG", "").upper(), logging.ERROR)
+    level = logging.getLevelNamesMapping().get(os.environ.get("LUMINA_LOG", "").upper(), logging.CRITICAL)
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

@@ -18,9 +18,12 @@ from lumina.agents.specialist_calls import specialist
 from lumina.agents.validator import Validator
 from lumina.agents.working import WorkerRunner
 from lumina.bus.log import Blobs, EventLog, Live
+from lumina.bus.subjects import Filter
+from lumina.cli.errors import UsageProblem
 from lumina.cli.following import now_ms
 from lumina.cli.home import Home
 from lumina.events.ids import StreamId, root_event_id
+from lumina.events.node import NodeAnnounced
 from lumina.events.record import Draft
 from lumina.models.node import NodeConfig, announcement, load_config
 from lumina.models.registry import NodeModels
@@ -52,6 +55,12 @@ async def _govern(given: Surroundings) -> None:
     config = given.config()
     announced = announcement(config)
     node = StreamId(config.name)
+    before = await given.events.last(Filter(event=NodeAnnounced))
+    if before is not None and before.stream != node:
+        raise UsageProblem(
+            f"this log belongs to the node {before.stream!r}: set `name` in {given.node_file} back to it, "
+            "or start with another data folder (--home)"
+        )
     recovered = anyio.Event()
     async with anyio.create_task_group() as tasks:
         runner = KeeperRunner(Governor(node=node), events=given.events, now_ms=now_ms)
