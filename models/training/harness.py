@@ -70,7 +70,7 @@ def scraper(code: str, spec: Spec) -> str | None:
         return Response()
 
     fake = types.ModuleType("requests")
-    fake.get = get  # type: ignore[attr-defined]
+    fake.get = get  # type: ignore[attr-defined]  # a module made at run time
     sys.modules["requests"] = fake
     wanted = []
     for item in BeautifulSoup(html, "html.parser").select(spec["item"])[: spec["limit"]]:

@@ -23,7 +23,7 @@ _VALIDATE: Final = 0.05
 _TEST: Final = 0.08
 _SECTIONS: Final = tuple(
     """technology sports science business politics culture travel health music games movies books
-    food fashion opinion world local weather finance education environment art history media""".split()  # noqa: SIM905
+    food fashion opinion world local weather finance education environment art history media""".split()  # noqa: SIM905 - a list of words reads best as one string
 )
 
 
