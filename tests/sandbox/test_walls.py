@@ -100,10 +100,11 @@ while True:
 def test_greedy_programs_are_stopped(execute: RunProgram, code: str, language: Language, ended: set[Ended]) -> None:
     """Processes, threads, memory of every kind, files, output and time: each has an end, and soon."""
     started = time.monotonic()
-    result = execute(code, language=language, wall_ms=2_500, output_bytes_max=MEBIBYTE)
+    wall_ms = 2_500 if ended == {Ended.WALL} else 15_000  # on a busy machine Node alone takes seconds to start
+    result = execute(code, language=language, wall_ms=wall_ms, output_bytes_max=MEBIBYTE)
     assert result.ended in ended
     assert result.exit_code is None
-    assert time.monotonic() - started < 12
+    assert time.monotonic() - started < wall_ms / 1000 + 10
     assert len(result.stdout) + len(result.stderr) < 2 * MEBIBYTE
 
 
