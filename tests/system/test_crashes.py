@@ -4,6 +4,7 @@ import os
 import random
 import signal
 from collections import Counter
+from contextlib import aclosing, suppress
 from pathlib import Path
 
 import anyio
@@ -28,26 +29,32 @@ pytestmark = pytest.mark.anyio
 
 RUNS = 50
 AT_ONCE = 10
-KILLS_MIN = 10
+KILLS_MIN = 15
+RECORDS_BETWEEN_KILLS = 20
 SEED = 20261121
 
 
-async def _chaos(home: Home, supervisor: Supervisor, *, lots: random.Random, kills: Counter[str]) -> None:
-    """Kill a random process of the system every now and then."""
-    while True:
-        await anyio.sleep(lots.uniform(1.0, 4.0))
-        victims = {child.spec.name: child.pid for child in supervisor.children if child.state == "running"}
-        server = find_running(home.root)
-        if server is not None and lots.random() < 0.2:
-            victims = {"nats-server": server.pid}
-        if not victims:
-            continue
-        name = lots.choice(sorted(victims))
-        try:
-            os.kill(victims[name], signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-        kills[name] += 1
+async def _chaos(
+    home: Home, connected: Bus, supervisor: Supervisor, *, lots: random.Random, kills: Counter[str]
+) -> None:
+    """Kill a random process after every few records, so that a fast machine meets as many deaths as a slow one."""
+    left = RECORDS_BETWEEN_KILLS
+    async with aclosing(connected.events.follow((Filter(),))) as records:
+        async for _ in records:
+            left -= 1
+            if left > 0:
+                continue
+            left = lots.randint(RECORDS_BETWEEN_KILLS // 2, RECORDS_BETWEEN_KILLS * 2)
+            await anyio.sleep(lots.uniform(0, 0.05))
+            victims = {child.spec.name: child.pid for child in supervisor.children if child.state == "running"}
+            server = find_running(home.root)
+            if server is not None and lots.random() < 0.2:
+                victims = {"nats-server": server.pid}
+            if victims:
+                name = lots.choice(sorted(victims))
+                with suppress(ProcessLookupError):
+                    os.kill(victims[name], signal.SIGKILL)
+                    kills[name] += 1
 
 
 async def _one_run(connected: Bus, home: Home, *, number: int) -> RunStatus:
@@ -81,7 +88,7 @@ async def test_nothing_is_lost_or_doubled_under_kill_9(tmp_path: Path) -> None:
         plan = Plan(specialists=2, restarts_max=1000)
         async with started(home, plan=plan) as (place, supervisor), bus(place, role="client") as connected:
             async with anyio.create_task_group() as chaos:
-                chaos.start_soon(lambda: _chaos(home, supervisor, lots=random.Random(SEED), kills=kills))
+                chaos.start_soon(lambda: _chaos(home, connected, supervisor, lots=random.Random(SEED), kills=kills))
                 numbers = iter(range(RUNS))
 
                 async def submit_runs() -> None:
