@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lumina.events.contract import Case, Form, Language, OutputContract
 from lumina.events.execution import Check, ExecutionVerdict
-from lumina.sandbox.judge import judge, missing_literals, permitted_values_are_json, png_size, verdict
+from lumina.sandbox.judge import is_stranger, judge, missing_literals, permitted_values_are_json, png_size, verdict
 from lumina.sandbox.port import Ended, File, RunResult
 from lumina.sandbox.reports import parsed, same
 
@@ -295,3 +295,21 @@ def test_cases_that_are_not_json_are_noticed_before_anything_runs() -> None:
     for case in (Case(arguments="1"), Case(arguments="[1"), Case(arguments="[]", one_of=("nope",))):
         contract = OutputContract(language=Language.PYTHON, form=Form.FUNCTION, entry="f", cases=(case,))
         assert permitted_values_are_json(contract)
+
+
+@pytest.mark.parametrize(
+    ("target", "named", "strange"),
+    [
+        ("#eye", ("#eye", "#mouth"), False),
+        ("#eye, #mouth", ("#eye", "#mouth"), False),
+        ("#close #eye", ("#eye", "#mouth"), True),
+        ("#nose", ("#eye",), True),
+        ("#mouth", ("#eye", "mouth"), False),
+        ("#anything", ("mouth",), False),
+        ("#anything", (), False),
+    ],
+)
+def test_a_timeline_moves_what_the_request_names(target: str, named: tuple[str, ...], strange: bool) -> None:
+    """Where the request names its elements as selectors, another selector is a stranger; else nothing is."""
+    contract = OutputContract(language=Language.JAVASCRIPT, form=Form.TIMELINE, must_contain=named)
+    assert is_stranger(target, contract=contract) is strange

@@ -76,7 +76,7 @@ def judge(contract: OutputContract, runs: tuple[RunResult, ...]) -> tuple[Check,
         case Form.FILE:
             return _exit(first), *_file(contract, first)
         case Form.TIMELINE:
-            return _timeline(runs)
+            return _timeline(contract, runs)
         case Form.SCRIPT:
             return (_exit(first),)
         case _:
@@ -205,7 +205,7 @@ def png_size(content: bytes) -> tuple[int, int] | None:
     return width, height
 
 
-def _timeline(runs: tuple[RunResult, ...]) -> tuple[Check, ...]:
+def _timeline(contract: OutputContract, runs: tuple[RunResult, ...]) -> tuple[Check, ...]:
     """Judge the export of the program and what was seen when it was played elsewhere."""
     export = export_line(runs[0].results)
     if export is None or export.timeline is UNSET:
@@ -233,7 +233,30 @@ def _timeline(runs: tuple[RunResult, ...]) -> tuple[Check, ...]:
         )
         for target in seen.targets[:100]
     )
-    return exported, plays, *moves
+    known = selectors_named(contract)
+    strangers = (
+        Check(
+            name=sentence(f"{target.target} is named in the request"),
+            passed=False,
+            detail=sentence(f"the request names {', '.join(known)}"),
+        )
+        for target in seen.targets[:100]
+        if is_stranger(target.target, contract=contract)
+    )
+    return exported, plays, *moves, *strangers
+
+
+def selectors_named(contract: OutputContract) -> tuple[str, ...]:
+    """Return the texts of the request that are selectors of elements: `#id` and `.class`."""
+    return tuple(literal for literal in contract.must_contain if literal[:1] in {"#", "."})
+
+
+def is_stranger(target: str, *, contract: OutputContract) -> bool:
+    """Return whether a timeline moves something else than a request that names its elements as selectors names."""
+    if not selectors_named(contract):
+        return False
+    known = {literal.lstrip("#.") for literal in contract.must_contain}
+    return any(part.strip().lstrip("#.") not in known for part in target.split(","))
 
 
 def missing_literals(code: str, *, wanted: tuple[str, ...]) -> tuple[str, ...]:
