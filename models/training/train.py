@@ -1,6 +1,6 @@
 """Train the demo model from seeds: `python models/training/train.py`.
 
-Two stages, scheduled by steps. Everything goes to --out: the
+Three stages, scheduled by steps. Everything goes to --out: the
 tokenizer, checkpoints, and a log with one JSON object a line.
 """
 
@@ -34,9 +34,8 @@ PLANNED: Final = 2100  # the run was to end here; it was given more steps while 
 EXTENDED_AT: Final = 1860  # from this one on
 WARM_UP: Final = 40
 FALL: Final = 0.5
-SECOND_STEPS: Final = 1100
-SECOND_PEAK: Final = 0.4
-SECOND_FOCUS: Final = 0.3
+LATER: Final = ((1100, 0.4, 0.3), (480, 0.3, 0.5))
+"""The stages after the first: steps, highest factor on the rates, share of `focus_sample`s."""
 
 Encoded = tuple[list[int], int]
 """Token ids of a whole sample and the number of them that carry no loss."""
@@ -142,13 +141,13 @@ def rate(step: int, steps: int) -> float:
     return max(0.02, min(1.0, left))
 
 
-def second_rate(step: int, steps: int) -> float:
-    """Return the factor in the second stage: a warm-up to `SECOND_PEAK`, a straight fall to nothing."""
-    return SECOND_PEAK * min((step + 1) / WARM_UP, (steps - step) / steps)
+def later_rate(step: int, steps: int) -> float:
+    """Return the part of the highest factor in a later stage: a warm-up, a straight fall to nothing."""
+    return min((step + 1) / WARM_UP, (steps - step) / steps)
 
 
-def run(out: Path, *, steps: int, second_steps: int, shape: Shape, resume: bool) -> None:
-    """Train both stages, leaving `tokenizer.json`, `model.pt` and `log.jsonl` in `out`."""
+def run(out: Path, *, steps: int, first_stage: int, shape: Shape) -> None:
+    """Train the stages, leaving `tokenizer.json`, `model.pt` and `log.jsonl` in `out`; from 1 on, go on from there."""
     out.mkdir(parents=True, exist_ok=True)
     first = list(islice(corpus.samples(seed=SEED + 1), 12_000))
     tokenizer = tokens.train(sample.prompt + sample.answer for sample in first)
@@ -156,25 +155,19 @@ def run(out: Path, *, steps: int, second_steps: int, shape: Shape, resume: bool)
     torch.manual_seed(SEED)
     network = Network(shape)
     circuit.lay_out(network, seed=SEED)
-    if resume:
+    if first_stage:
         network.load_state_dict(torch.load(out / "model.pt", weights_only=True)["weights"])
     held = encode(tokenizer, list(islice(corpus.samples(seed=SEED + 2, part="validate"), 120)))
-    with (out / "log.jsonl").open("a" if resume else "w") as log:
-        if not resume:
-            for line in stage(network, tokenizer=tokenizer, seed=SEED, steps=steps, rates=rate, focus=0.0, held=held):
+    stages = [(SEED, steps, 1.0, 0.0, rate)]
+    stages += [(SEED + 5 + index, *later, later_rate) for index, later in enumerate(LATER)]
+    with (out / "log.jsonl").open("a" if first_stage else "w") as log:
+        for number, (seed, count, peak, focus, rates) in list(enumerate(stages))[first_stage:]:
+            feed = corpus.samples(seed=seed, focus=focus)
+            for line in stage(
+                network, tokenizer=tokenizer, seed=seed, feed=feed, steps=count, peak=peak, rates=rates, held=held
+            ):
                 save(out, network=network)
-                print(json.dumps({"stage": 1, **line}), file=log, flush=True)
-        for line in stage(
-            network,
-            tokenizer=tokenizer,
-            seed=SEED + 5,
-            steps=second_steps,
-            rates=second_rate,
-            focus=SECOND_FOCUS,
-            held=held,
-        ):
-            save(out, network=network)
-            print(json.dumps({"stage": 2, **line}), file=log, flush=True)
+                print(json.dumps({"stage": number, **line}), file=log, flush=True)
 
 
 def stage(
@@ -184,21 +177,22 @@ def stage(
     seed: int,
     steps: int,
     rates: Callable[[int, int], float],
-    focus: float,
+    feed: Iterator[corpus.Sample],
+    peak: float,
     held: list[Encoded],
 ) -> Iterator[dict[str, float]]:
     """Train with fresh optimizers on the samples of `seed`; yield the state now and then."""
-    stream, rng = corpus.samples(seed=seed, focus=focus), random.Random(seed)
+    rng = random.Random(seed)
     queue: list[list[Encoded]] = []
     parts = Parts(network)
     opts = optimizers(network, parts)
     peaks = [group["lr"] for opt in opts for group in opt.param_groups]
     seen, started, mean = 0, time.monotonic(), 0.0
     for step in range(steps):
-        for group, peak in zip((g for o in opts for g in o.param_groups), peaks, strict=True):
-            group["lr"] = peak * rates(step, steps)
+        for group, highest in zip((g for o in opts for g in o.param_groups), peaks, strict=True):
+            group["lr"] = highest * peak * rates(step, steps)
         if not queue:
-            queue = batches(encode(tokenizer, list(islice(stream, CHUNK))), rng)
+            queue = batches(encode(tokenizer, list(islice(feed, CHUNK))), rng)
         batch = queue.pop()
         loss, _ = loss_of(network, batch)
         loss.backward()
@@ -227,12 +221,11 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--out", type=Path, default=Path("build/demo"))
     options.add_argument("--steps", type=int, default=STEPS)
-    options.add_argument("--second-steps", type=int, default=SECOND_STEPS)
-    options.add_argument("--resume", action="store_true", help="go on with the second stage")
+    options.add_argument("--first-stage", type=int, default=0, help="stages before it are in --out already")
     options.add_argument("--threads", type=int, default=1)
     given = options.parse_args()
     torch.set_num_threads(given.threads)
-    run(given.out, steps=given.steps, second_steps=given.second_steps, shape=Shape(), resume=given.resume)
+    run(given.out, steps=given.steps, first_stage=given.first_stage, shape=Shape())
 
 
 if __name__ == "__main__":

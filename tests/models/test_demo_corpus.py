@@ -1,16 +1,21 @@
 """The demo model's corpus: deterministic, held out by combination, and right."""
 
+import hashlib
 import json
 import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
 from random import Random
+from typing import Final
 
 import pytest
 
+from lumina.models import demo as package
 from lumina.models.demo import corpus, examples, plan, repair
 from lumina.models.demo.record import KINDS, PYTHON_KINDS, Task
+
+_FOLDER: Final = Path(str(package.__file__)).parent
 
 
 def _tasks(kind: str, *, count: int = 150, held: bool = False) -> list[Task]:
@@ -86,6 +91,19 @@ def test_dialogues_answer_as_asked() -> None:
         assert talk("zzz") == (task.spec["default"] or "...")
 
 
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_focus_stays_in_its_part_and_right(part: str) -> None:
+    """What the second stage adds keeps the hold-out, and renamed sections are in code and request."""
+    rng = Random(3)
+    for _ in range(60):
+        made = corpus.focus_sample(rng, part=part).task
+        assert made is not None
+        assert corpus.split(made.key) == part
+        assert all(text in made.code for text in made.literals)
+        if made.kind == "scraper":
+            assert f'"{made.spec["url"]}"' in made.code
+
+
 def test_a_plan_repeats_its_parts_word_for_word() -> None:
     """Every brief of a plan is part of the request, and the plan is JSON."""
     rng = Random(2)
@@ -123,3 +141,11 @@ def test_an_unknown_kind_has_no_example() -> None:
 def test_there_is_one_shape_for_each_kind() -> None:
     """The shapes shown to people cover the kinds, once each."""
     assert tuple(shape.kind for shape in examples.shapes()) == KINDS
+
+
+def test_the_model_file_is_the_one_that_was_measured() -> None:
+    """File, checksum and report belong together."""
+    digest = hashlib.sha256((_FOLDER / "demo.gguf").read_bytes()).hexdigest()
+    assert (_FOLDER / "demo.gguf.sha256").read_text().split() == [digest, "demo.gguf"]
+    report = json.loads((Path(__file__).parents[2] / "models/training/report.json").read_text())
+    assert report["file_sha256"] == digest

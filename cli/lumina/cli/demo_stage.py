@@ -131,8 +131,8 @@ def demo_requests(host: str) -> tuple[DemoRequest, ...]:
         DemoRequest(
             title="A wink and a smile (GSAP timeline)",
             request=(
-                "Create a GSAP timeline configuration: close #left-eye (scaleY: 0.1) over 0.15 seconds, then open "
-                "#left-eye back (scaleY: 1) over 0.15 seconds, then widen #mouth (scaleX: 1.2) over 0.3 seconds."
+                "Create a GSAP timeline where #left-eye closes (scaleY: 0.1) over 0.15 seconds, then #left-eye opens "
+                "(scaleY: 1) over 0.15 seconds, then #mouth widens (scaleX: 1.2) over 0.3 seconds."
             ),
             files={},
         ),
