@@ -1,6 +1,6 @@
 """Train the demo model from seeds: `python models/training/train.py`.
 
-Three stages, scheduled by steps. Everything goes to --out: the
+Two stages, scheduled by steps. Everything goes to --out: the
 tokenizer, checkpoints, and a log with one JSON object a line.
 """
 
@@ -34,7 +34,7 @@ PLANNED: Final = 2100  # the run was to end here; it was given more steps while 
 EXTENDED_AT: Final = 1860  # from this one on
 WARM_UP: Final = 40
 FALL: Final = 0.5
-LATER: Final = ((1100, 0.4, 0.3), (480, 0.3, 0.5))
+LATER: Final = ((1100, 0.4, 0.3),)
 """The stages after the first: steps, highest factor on the rates, share of `focus_sample`s."""
 
 Encoded = tuple[list[int], int]
