@@ -40,8 +40,10 @@ class Chains {
       causation: headers.has("ce-causationid") ? get("causationid") : null,
       position,
       previous,
+      body: createHash("sha256").update(body).digest("hex"),
+      fields: get("luminafields"),
     });
-    const digest = createHash("sha256").update(`${sealed}\n`).update(body).digest("hex");
+    const digest = createHash("sha256").update(sealed).digest("hex");
     if (digest !== get("luminadigest")) {
       throw new Damaged(`${get("type")} ${get("id")} does not have its digest`);
     }

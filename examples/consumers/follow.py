@@ -56,8 +56,10 @@ class Chains:
             "causation": headers.get("ce-causationid"),
             "position": position,
             "previous": previous,
+            "body": sha256(body).hexdigest(),
+            "fields": headers["ce-luminafields"],
         }
-        digest = sha256(json.dumps(sealed, separators=(",", ":")).encode() + b"\n" + body).hexdigest()
+        digest = sha256(json.dumps(sealed, separators=(",", ":")).encode()).hexdigest()
         if digest != headers["ce-luminadigest"]:
             raise Damaged(f"{headers['ce-type']} {headers['ce-id']} does not have its digest")
         if (position - 1, previous) != self._heads.get(agent, (0, "0" * 64)):

@@ -12,7 +12,7 @@ from lumina.events.base import Event
 from lumina.events.errors import UnknownEvent
 from lumina.events.ids import StreamId, root_event_id
 from lumina.events.node import UnloadReason, UnloadRequested
-from lumina.events.record import Draft, Head, _Sealed, chain, chain_digest, to_headers
+from lumina.events.record import Draft, Head, Sealed, chain, chain_digest, to_headers
 from lumina.events.timer import TimerElapsed
 
 pytestmark = pytest.mark.anyio
@@ -71,7 +71,7 @@ async def write_unknown(server: LogServer, log: JetStreamLog) -> None:
     async with server.transport("newer") as transport:
         head = await log.head(RUN, agent="clock")
         recorded, body = chain(draft(77), after=head)
-        sealed = _Sealed(
+        sealed = Sealed(
             id=recorded.id,
             type="timer.renamed.v9",
             stream=RUN,
@@ -80,10 +80,12 @@ async def write_unknown(server: LogServer, log: JetStreamLog) -> None:
             causation=None,
             position=recorded.position,
             previous=recorded.previous,
+            body=recorded.body,
+            fields=recorded.fields,
         )
         headers = to_headers(recorded)
         headers["ce-type"] = sealed.type
-        headers["ce-luminadigest"] = chain_digest(sealed, body=body)
+        headers["ce-luminadigest"] = chain_digest(sealed)
         subject = subject_of(recorded.event, stream=RUN, agent="clock").replace("elapsed-v1", "renamed-v9")
         await transport.request(subject, payload=body, headers=headers)
 

@@ -11,7 +11,7 @@ from lumina.events.base import Event
 from lumina.events.contract import Limits
 from lumina.events.execution import ExecutionFinished, ExecutionRequested, ExecutionVerdict
 from lumina.events.record import Recorded
-from lumina.events.values import BlobRef, FileRef
+from lumina.events.values import BlobRef, Canonical, FileRef
 from lumina.sandbox.judge import judge, permitted_values_are_json, verdict
 from lumina.sandbox.port import Ended, File, RunResult
 from lumina.sandbox.programs import Call, Page, Program
@@ -35,7 +35,7 @@ _MEDIA_TYPES: Final = {
 _CHECKS_MAX: Final = 128
 
 
-class ExecutionEffect(msgspec.Struct, frozen=True, kw_only=True):
+class ExecutionEffect(Canonical, frozen=True, kw_only=True):
     """What is to be run. Nothing of what it should answer is in here.
 
     Attributes:

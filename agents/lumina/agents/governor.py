@@ -8,7 +8,7 @@ from typing import Final
 
 from lumina.agents.governor_rules import NODE_WAIT_MS, idle, next_answer
 from lumina.agents.governor_state import State, after, tick
-from lumina.agents.ports import Answer, Deadline
+from lumina.agents.ports import Answer, Deadline, Origin
 from lumina.bus.subjects import Filter
 from lumina.events.base import Event
 from lumina.events.generation import GenerationFinished, GenerationRequested
@@ -48,6 +48,11 @@ class Governor:
                 return self.node if recorded.stream == self.node else None
             case _:
                 return None
+
+    def origin(self, recorded: Recorded[Event]) -> Origin | None:
+        """Return None: a node is no fork."""
+        del recorded
+        return None
 
     def initial(self, shard: StreamId) -> State:
         """Return the state before the first announcement: requests wait, nothing is held."""

@@ -13,6 +13,7 @@ import anyio
 import structlog
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+from lumina.agents.ancestry import history_of
 from lumina.agents.errors import Diverged
 from lumina.agents.law import Decider
 from lumina.agents.ports import Deadline, Keeper
@@ -37,6 +38,7 @@ class KeeperRunner:
 
     def __init__(self, keeper: Keeper[S], *, events: EventLog, now_ms: Callable[[], int]) -> None:
         self._decider = Decider(keeper)
+        self._origin = keeper.origin
         self._keeper_name = keeper.name
         self._filters = (*keeper.inputs, Filter(agent=keeper.name))
         self._events = events
@@ -54,7 +56,7 @@ class KeeperRunner:
         until = await self._events.last_seq()
         async with aclosing(self._events.read(self._filters, until=until)) as records:
             async for recorded in records:
-                self._fold(recorded)
+                await self._fold(recorded)
         missing = tuple(self._awaited.values())
         for answer in missing:
             await self._append(answer)
@@ -74,7 +76,7 @@ class KeeperRunner:
                 if recorded is None:
                     await self._elapse()
                     continue
-                for answer in self._fold(recorded):
+                for answer in await self._fold(recorded):
                     await self._append(answer)
 
     async def _next(self, receive: MemoryObjectReceiveStream[Recorded[Event]]) -> Recorded[Event] | None:
@@ -85,14 +87,16 @@ class KeeperRunner:
             return await receive.receive()
         return None
 
-    def _fold(self, recorded: Recorded[Event]) -> tuple[Recorded[Event], ...]:
+    async def _fold(self, recorded: Recorded[Event]) -> tuple[Recorded[Event], ...]:
         """Compare an own record with what was decided, or decide an input and return the answers."""
         if recorded.agent == self._keeper_name:
             decided = self._awaited.pop(recorded.id, None)
             if decided is None or decided.digest != recorded.digest:
                 raise Diverged(recorded=recorded, decided=decided)
             return ()
-        answers = self._decider.take(recorded)
+        origin = self._origin(recorded)
+        history = () if origin is None else await history_of(origin, events=self._events, before=recorded.seq)
+        answers = self._decider.take(recorded, history=history)
         self._awaited.update({answer.id: answer for answer in answers})
         if isinstance(recorded.event, TimerElapsed):
             self._elapsed = {deadline for deadline in self._elapsed if deadline.due_ms > recorded.event.due}

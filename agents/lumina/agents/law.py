@@ -4,6 +4,7 @@ The state on which a keeper decides an input is the fold of its inputs up to tha
 inputs before it, whatever else has landed in the log meanwhile. Both the live runner and `replay` drive this class.
 """
 
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from lumina.agents.ports import Deadline, Keeper
@@ -23,10 +24,13 @@ class Decider(Generic[S]):
         self._heads: dict[StreamId, Head] = {}
         self._deadlines: dict[StreamId, tuple[Deadline, ...]] = {}
 
-    def take(self, recorded: Recorded[Event]) -> tuple[Recorded[Event], ...]:
+    def take(
+        self, recorded: Recorded[Event], *, history: Sequence[Recorded[Event]] = ()
+    ) -> tuple[Recorded[Event], ...]:
         """Consume one input and return the answers as they must stand in the log (with `seq` 0).
 
-        The caller hands in inputs only, in the order of their sequence; the keeper's own records are not inputs.
+        The caller hands in inputs only, in the order of their sequence; the keeper's own records are not inputs. For
+        an input with an origin (`Keeper.origin`) it also hands in the history that `ancestry.history_of` finds there.
         """
         assert recorded.agent != self.keeper.name, "own answers are compared, not consumed"
         shard = self.keeper.shard(recorded)
@@ -35,6 +39,8 @@ class Decider(Generic[S]):
         state = self._states.get(shard)
         if state is None:
             state = self.keeper.initial(shard)
+            for before in history:
+                state = self.keeper.evolve(state, before)
         state = self.keeper.evolve(state, recorded)
         answers: list[Recorded[Event]] = []
         for ordinal, answer in enumerate(self.keeper.decide(state, recorded)):

@@ -33,7 +33,7 @@ from lumina.agents.orchestrator_state import (
     Waiting,
     run_due,
 )
-from lumina.agents.ports import Answer, Deadline
+from lumina.agents.ports import Answer, Deadline, Origin
 from lumina.agents.step_inputs import inputs_for, obstacle
 from lumina.bus.subjects import Filter
 from lumina.events.base import Event
@@ -41,7 +41,7 @@ from lumina.events.execution import ExecutionRequested
 from lumina.events.generation import Ask, GenerationRequested, Purpose
 from lumina.events.ids import StreamId, event_id
 from lumina.events.record import Draft, Head, Recorded, chain
-from lumina.events.run import RunClosed, RunPlanned, RunSubmitted
+from lumina.events.run import RunClosed, RunForked, RunPlanned, RunSubmitted
 from lumina.events.step import AttemptStarted, Rung, StepAccepted, StepFailed
 from lumina.events.validation import ValidationRequested
 
@@ -72,6 +72,14 @@ class Orchestrator:
     def shard(self, recorded: Recorded[Event]) -> StreamId | None:
         """Return the run that a record belongs to, None for records of nodes."""
         return recorded.stream if recorded.stream.startswith(RUN_PREFIX) else None
+
+    def origin(self, recorded: Recorded[Event]) -> Origin | None:
+        """Return what a run is a fork of, when this record is the first of a fork."""
+        match recorded.event:
+            case RunForked(parent=parent, at=at, without=without) if recorded.position == 1:
+                return Origin(parent=parent, at=at, without=without)
+            case _:
+                return None
 
     def initial(self, shard: StreamId) -> RunState:
         """Return a run of which nothing is known."""

@@ -43,7 +43,7 @@ from lumina.events.generation import GenerationFinished, GenerationOutcome, Gene
 from lumina.events.lease import LeaseExpired, LeaseGranted, LeaseRefused, LeaseReleased, Refusal
 from lumina.events.node import ModelUnloaded, NodeAnnounced, UnloadRequested
 from lumina.events.record import Head, Recorded
-from lumina.events.run import RunCancelRequested, RunClosed, RunPlanned, RunSubmitted, StepResult
+from lumina.events.run import RunCancelRequested, RunClosed, RunForked, RunPlanned, RunSubmitted, StepResult
 from lumina.events.step import AttemptStarted, Rung, StepAccepted, StepFailed
 from lumina.events.timer import TimerElapsed
 from lumina.events.validation import ValidationFinished, ValidationRequested, ValidationVerdict
@@ -65,8 +65,8 @@ def evolve(state: RunState, recorded: Recorded[Event]) -> RunState:
     state = replace(state, heads={**state.heads, recorded.agent: head})
     event = cast("AnyEvent", recorded.event)
     match event:
-        case RunSubmitted():
-            return _submitted(state, recorded, event)
+        case RunSubmitted() | RunForked():
+            return _begun(state, recorded, event)
         case RunPlanned():
             return _planned(state, event)
         case RunCancelRequested():
@@ -93,7 +93,9 @@ def evolve(state: RunState, recorded: Recorded[Event]) -> RunState:
             assert_never(event)
 
 
-def _submitted(state: RunState, recorded: Recorded[Event], event: RunSubmitted) -> RunState:
+def _begun(state: RunState, recorded: Recorded[Event], event: RunSubmitted | RunForked) -> RunState:
+    if isinstance(event, RunForked):
+        return state
     if recorded.position > 1:
         return state  # a run is submitted once, by its client's first word; after its end it does not begin again
     return replace(state, submitted=event, submitted_ms=recorded.time_ms)

@@ -10,7 +10,7 @@ import msgspec
 
 from lumina.bus.subjects import Filter
 from lumina.events.base import Event
-from lumina.events.ids import StreamId
+from lumina.events.ids import EventId, StreamId
 from lumina.events.record import Recorded
 from lumina.events.values import BlobRef
 
@@ -34,6 +34,20 @@ class Deadline(msgspec.Struct, frozen=True, kw_only=True):
     due_ms: int
 
 
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the history of a shard begins that is a fork of another one.
+
+    Attributes:
+        parent: The shard that it is a fork of.
+        at: The last record of the parent that belongs to it.
+        without: A record of the parent that does not, nor what descends from it.
+    """
+
+    parent: StreamId
+    at: EventId
+    without: EventId | None = None
+
+
 class Keeper(Protocol[S]):
     """Holds state per shard; all its outputs are a function of the ordered records that it consumed.
 
@@ -49,6 +63,13 @@ class Keeper(Protocol[S]):
 
     def shard(self, recorded: Recorded[Event]) -> StreamId | None:
         """Return the shard that a record concerns, None for a record that it ignores."""
+        ...
+
+    def origin(self, recorded: Recorded[Event]) -> Origin | None:
+        """Return where to find the history that an input's shard begins with; None when it begins with that input.
+
+        The caller hands that history to `evolve`, in the order of `ancestry.in_decision_order`, before the input.
+        """
         ...
 
     def initial(self, shard: StreamId) -> S:

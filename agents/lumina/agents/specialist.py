@@ -20,7 +20,7 @@ from lumina.events.generation import Ask, GenerationFinished, GenerationOutcome,
 from lumina.events.lease import LeaseGranted
 from lumina.events.node import ModelUnloaded, UnloadRequested
 from lumina.events.record import Recorded
-from lumina.events.values import BlobRef, clip
+from lumina.events.values import BlobRef, Canonical, clip
 from lumina.models.answers import Code, Cut, Plan, Unusable, plan_schema, read_code, read_plan
 from lumina.models.backend import Loaded, Reply
 from lumina.models.prompting import Prompt, SpecialistTexts, contract_words, fit, prompts, reserve
@@ -29,7 +29,7 @@ SENTENCE_CHARACTERS_MAX: Final = 500
 MEDIA_TYPES: Final = {Language.PYTHON: "text/x-python", Language.JAVASCRIPT: "text/javascript"}
 
 
-class Call(msgspec.Struct, frozen=True, kw_only=True, tag="call"):
+class Call(Canonical, frozen=True, kw_only=True, tag="call"):
     """Ask a model.
 
     Attributes:
@@ -52,13 +52,13 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, tag="call"):
     schema: dict[str, Any] | None = None
 
 
-class Unload(msgspec.Struct, frozen=True, kw_only=True, tag="unload"):
+class Unload(Canonical, frozen=True, kw_only=True, tag="unload"):
     """End the process of an instance and wait until it has ended."""
 
     instance: str
 
 
-class Hopeless(msgspec.Struct, frozen=True, kw_only=True, tag="hopeless"):
+class Hopeless(Canonical, frozen=True, kw_only=True, tag="hopeless"):
     """Nothing can be asked: the ask is incomplete, or the specialist's definition is not one."""
 
     reason: str

@@ -11,6 +11,7 @@ from lumina.events.base import Event
 from lumina.events.contract import Language
 from lumina.events.record import Recorded
 from lumina.events.validation import Finding, Severity, ValidationFinished, ValidationRequested, ValidationVerdict
+from lumina.events.values import Canonical
 from lumina.sandbox.judge import missing_literals
 from lumina.sandbox.linters import TOOLS
 from lumina.sandbox.port import RunResult
@@ -21,7 +22,7 @@ _FINDINGS_MAX = 200
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.NOTE: 2}
 
 
-class ValidationEffect(msgspec.Struct, frozen=True, kw_only=True):
+class ValidationEffect(Canonical, frozen=True, kw_only=True):
     """What is to be read by what. `timeout_ms` is for each tool."""
 
     code: str

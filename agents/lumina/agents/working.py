@@ -5,7 +5,7 @@ leaves the request to another one, and the slot of the outcome is filled once, w
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from functools import partial
 from hashlib import sha256
@@ -46,22 +46,32 @@ log = structlog.get_logger(__name__)
 class LiveProgress:
     """Says on the live subjects of one run how its effect goes on."""
 
-    def __init__(self, live: Live, *, stream: StreamId, agent: str, request: Recorded[Event]) -> None:
+    def __init__(self, live: Live, *, agent: str, request: Recorded[Event], now_ms: Callable[[], int]) -> None:
         self._live = live
-        self._subject = live_subject(stream, agent=agent, what="progress")
+        self._subject = live_subject(request.stream, agent=agent, what="progress")
         self._request = request
+        self._now_ms = now_ms
 
     async def __call__(self, phase: str, **figures: float | str) -> None:
         """Publish one line of JSON: phase, request id, time, figures."""
-        line = {"phase": phase, "request": self._request.id, "time_ms": time.time_ns() // 1_000_000, **figures}
+        line = {"phase": phase, "request": self._request.id, "time_ms": self._now_ms(), **figures}
         await self._live.say(self._subject, payload=msgspec.json.encode(line))
 
 
 class WorkerRunner:
     """One instance of a worker role at work on one log."""
 
-    def __init__(self, worker: Worker[Any, Any], *, events: EventLog, blobs: Blobs, live: Live) -> None:
+    def __init__(
+        self,
+        worker: Worker[Any, Any],
+        *,
+        events: EventLog,
+        blobs: Blobs,
+        live: Live,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
         self._worker = worker
+        self._now_ms = now_ms
         self._events = events
         self._blobs = blobs
         self._live = live
@@ -96,7 +106,7 @@ class WorkerRunner:
 
     async def _answer(self, delivery: Delivery) -> None:
         request = delivery.recorded
-        progress = LiveProgress(self._live, stream=request.stream, agent=self._worker.name, request=request)
+        progress = LiveProgress(self._live, agent=self._worker.name, request=request, now_ms=self._now_ms)
         closed = False
         try:
             answered, closed = await both(partial(self._is_answered, request), partial(self._is_closed, request.stream))
@@ -118,7 +128,7 @@ class WorkerRunner:
             await self._give_back(delivery, reason=outage, progress=progress)
             return
         if raw is None:
-            raw = self._worker.stopped(request, ended_at_ms=time.time_ns() // 1_000_000)
+            raw = self._worker.stopped(request, ended_at_ms=self._now_ms())
         if raw is not None:
             await self._insist(request, effect=effect, raw=raw, blobs=blobs, progress=progress)
         await self._ack(delivery)

@@ -72,11 +72,17 @@ In NATS headers, as CloudEvents attributes in binary mode.
 | `ce-traceparent` | W3C trace context, derived from stream and id |
 | `ce-luminaposition` | Its place in its writer's chain in this stream, from 1 |
 | `ce-luminaprevious` | Digest of the record before it in that chain; 64 zeros for the first |
+| `ce-luminabody` | SHA-256 of the bytes of the body |
+| `ce-luminafields` | Digest over the body's fields, see below |
 | `ce-luminadigest` | Digest of the record, see below; a reader that finds another one must stop |
 
 The digest of a record is SHA-256 over a compact JSON object with the keys `id`, `type`, `stream`, `agent`, `time_ms`
-(milliseconds since 1970), `causation` (null for none), `position`, `previous`, in this order, a line feed, and the
-bytes of the body. `examples/consumers/` checks it in Python and in JavaScript.
+(milliseconds since 1970), `causation` (null for none), `position`, `previous`, `body`, `fields`, in this order; the
+last two are the headers above. `examples/consumers/` checks it in Python and in JavaScript.
+
+The digest over the fields is SHA-256 over one line `name digest` for each field of the body, in their order, where
+`digest` is SHA-256 of the bytes of its value. An export that leaves fields out names their digests instead, and the
+rest can still be checked. A field that has its default value is not written.
 """
 
 

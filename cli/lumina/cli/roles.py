@@ -16,6 +16,7 @@ from lumina.agents.orchestrator import Orchestrator
 from lumina.agents.sandbox import Sandbox
 from lumina.agents.specialist_calls import specialist
 from lumina.agents.validator import Validator
+from lumina.agents.version import code_version
 from lumina.agents.working import WorkerRunner
 from lumina.bus.log import Blobs, EventLog, Live
 from lumina.bus.subjects import Filter
@@ -53,7 +54,7 @@ async def _orchestrate(given: Surroundings) -> None:
 async def _govern(given: Surroundings) -> None:
     """Announce this node as soon as the past is decided again, then keep its memory."""
     config = given.config()
-    announced = announcement(config)
+    announced = announcement(config, code=await anyio.to_thread.run_sync(code_version))
     node = StreamId(config.name)
     before = await given.events.last(Filter(event=NodeAnnounced))
     if before is not None and before.stream != node:

@@ -9,7 +9,7 @@ from lumina.events.generation import GenerationFinished, GenerationOutcome, Gene
 from lumina.events.lease import LeaseExpired, LeaseGranted, LeaseRefused, LeaseReleased
 from lumina.events.node import ModelUnloaded, NodeAnnounced, UnloadRequested
 from lumina.events.record import Recorded
-from lumina.events.run import RunCancelRequested, RunClosed, RunPlanned, RunSubmitted
+from lumina.events.run import RunCancelRequested, RunClosed, RunForked, RunPlanned, RunSubmitted
 from lumina.events.step import AttemptStarted, StepAccepted, StepFailed
 from lumina.events.timer import TimerElapsed
 from lumina.events.validation import Finding, Severity, ValidationFinished, ValidationRequested, ValidationVerdict
@@ -47,6 +47,8 @@ def _say(event: AnyEvent) -> str:  # noqa: C901, PLR0912 - one branch per event 
         case RunPlanned():
             steps = ", ".join(f"{step.number} {step.kind}" for step in event.steps)
             return f"planned by {event.planner.value}: {steps} ({event.reason})"
+        case RunForked():
+            return f"forks {event.parent}: {event.reason or 'as it was'}"
         case RunCancelRequested():
             return f"asked to stop: {event.reason}"
         case RunClosed():

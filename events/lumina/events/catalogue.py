@@ -8,7 +8,7 @@ from lumina.events.execution import ExecutionEvent, ExecutionFinished, Execution
 from lumina.events.generation import GenerationEvent, GenerationFinished, GenerationRequested
 from lumina.events.lease import LeaseEvent
 from lumina.events.node import ModelUnloaded, NodeAnnounced, NodeEvent, UnloadRequested
-from lumina.events.run import RunCancelRequested, RunClosed, RunEvent, RunPlanned, RunSubmitted
+from lumina.events.run import RunCancelRequested, RunClosed, RunEvent, RunForked, RunPlanned, RunSubmitted
 from lumina.events.step import StepEvent
 from lumina.events.timer import TimerElapsed, TimerEvent
 from lumina.events.validation import ValidationEvent, ValidationFinished, ValidationRequested
@@ -26,6 +26,7 @@ def _members(union: UnionType | type[Event]) -> tuple[type[Event], ...]:
 
 WRITERS: Final[dict[type[Event], tuple[Agent, ...]]] = {
     RunSubmitted: ("client",),
+    RunForked: ("client",),
     RunCancelRequested: ("client",),
     **dict.fromkeys((RunPlanned, RunClosed), ("orchestrator",)),
     **dict.fromkeys(_members(StepEvent), ("orchestrator",)),

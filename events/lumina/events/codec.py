@@ -7,6 +7,7 @@ import msgspec
 from lumina.events.base import Event
 from lumina.events.catalogue import EVENT_TYPES
 from lumina.events.errors import InvalidEvent, UnknownEvent
+from lumina.events.values import checked_by_decoder
 
 _encoder = msgspec.json.Encoder(order="deterministic")
 
@@ -31,6 +32,7 @@ def decode(body: bytes, *, event_type: str) -> Event:
     if event_type not in EVENT_TYPES:
         raise UnknownEvent(f"event type {event_type!r} is unknown to this version of Lumina; upgrade to read it")
     try:
-        return _decoder(event_type).decode(body)
+        with checked_by_decoder():
+            return _decoder(event_type).decode(body)
     except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidEvent(f"{event_type}: {error}") from error

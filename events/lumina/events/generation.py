@@ -57,6 +57,8 @@ class Ask(Value, frozen=True, kw_only=True):
         model: Which model.
         bare: The model takes the plain request without role line and instructions.
         timeout_ms: For the model call alone.
+        turn: The last turn of the conversation that this ask continues; None to begin one. See `lumina.models.turns`.
+        cloud: Why a model on machines of others may be asked; empty when it may not.
     """
 
     purpose: Purpose
@@ -72,6 +74,8 @@ class Ask(Value, frozen=True, kw_only=True):
     feedback: Annotated[tuple[Text, ...], Meta(max_length=20)] = ()
     bare: bool = False
     timeout_ms: DurationMs = 120_000
+    turn: BlobRef | None = None
+    cloud: Sentence = ""
 
 
 class GenerationRequested(Event, frozen=True, kw_only=True, tag="generation.requested.v1"):
@@ -141,6 +145,7 @@ class GenerationFinished(Event, frozen=True, kw_only=True, tag="generation.finis
         code: The program, fences stripped.
         plan: For the purpose PLAN.
         detail: On failure, what happened and what to do.
+        turn: The conversation up to and with this answer, to be continued; None when there is no answer.
         effect: Digest of the effect that `prepare` derived.
         raw: What the model call returned, as the runner recorded it.
     """
@@ -157,6 +162,7 @@ class GenerationFinished(Event, frozen=True, kw_only=True, tag="generation.finis
     code: BlobRef | None = None
     plan: tuple[PlanItem, ...] = ()
     load: Load | None = None
+    turn: BlobRef | None = None
     detail: Sentence = ""
 
 

@@ -9,12 +9,16 @@ from lumina.events.values import Bytes, Instance, Milliseconds, Name, Sentence, 
 
 
 class Refusal(Enum):
-    """Why a request is not admitted. QUEUE_FULL is the only one that another attempt, later, may escape."""
+    """Why a request is not admitted. QUEUE_FULL is the only one that another attempt, later, may escape.
+
+    NOT_PERMITTED: the model runs on machines of others, and the ask does not say why that is permitted.
+    """
 
     UNKNOWN_MODEL = "unknown_model"
     NEVER_FITS = "never_fits"
     NO_NODE = "no_node"
     QUEUE_FULL = "queue_full"
+    NOT_PERMITTED = "not_permitted"
 
 
 class LeaseGranted(Event, frozen=True, kw_only=True, tag="lease.granted.v1"):

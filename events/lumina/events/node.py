@@ -30,6 +30,7 @@ class ModelOffer(Value, frozen=True, kw_only=True):
         plans: Good enough to be asked for a plan.
         bare: Takes the plain request, as the demo model does.
         pinned: Its first instance is never unloaded to make room or for being idle, and room for it is kept.
+        cloud: It runs on machines of others; it is lent only to asks that say why that is permitted.
     """
 
     model: Name
@@ -41,6 +42,7 @@ class ModelOffer(Value, frozen=True, kw_only=True):
     plans: bool = False
     bare: bool = False
     pinned: bool = False
+    cloud: bool = False
 
 
 class NodeAnnounced(Event, frozen=True, kw_only=True, tag="node.announced.v1"):
@@ -55,6 +57,7 @@ class NodeAnnounced(Event, frozen=True, kw_only=True, tag="node.announced.v1"):
         models: What it can serve.
         idle_ms: After this long without use an instance is unloaded.
         configuration: Digest of the node's configuration file.
+        code: Version and digest of the code that decides there from now on; see `lumina.agents.version`.
     """
 
     node: Name
@@ -62,6 +65,7 @@ class NodeAnnounced(Event, frozen=True, kw_only=True, tag="node.announced.v1"):
     models: Annotated[tuple[ModelOffer, ...], Meta(max_length=200)]
     idle_ms: DurationMs
     configuration: Digest
+    code: Annotated[str, Meta(max_length=120)] = ""
 
 
 class UnloadReason(Enum):

@@ -1,10 +1,12 @@
 """A recorded event: the fact, its envelope, and its place in its writer's chain.
 
 The envelope travels in CloudEvents 1.0 attributes (binary mode, `ce-*` headers of the NATS binding, working draft
-1.0.3) and the extensions `correlationid`, `causationid`, `traceparent`. Three attributes of our own make every
-writer's records of one stream a hash chain: `luminaposition` (from 1), `luminaprevious` and `luminadigest`.
+1.0.3) and the extensions `correlationid`, `causationid`, `traceparent`. Attributes of our own make every writer's
+records of one stream a hash chain: `luminaposition` (from 1), `luminaprevious` and `luminadigest`, and commit each
+record to its body: `luminabody` (SHA-256 of its bytes) and `luminafields` (see `fields_digest`).
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Annotated, Final, Generic, TypeVar
@@ -59,6 +61,8 @@ class Recorded(msgspec.Struct, Generic[E_co], frozen=True, kw_only=True):
         position: Its place in its writer's chain, from 1.
         previous: Digest of the record before it in that chain, or `NO_DIGEST`.
         digest: Over the whole record but `seq`; see `chain_digest`.
+        body: SHA-256 of the bytes of the body.
+        fields: What `fields_digest` says of the body.
     """
 
     event: E_co
@@ -70,6 +74,8 @@ class Recorded(msgspec.Struct, Generic[E_co], frozen=True, kw_only=True):
     position: int
     previous: str
     digest: str
+    body: str = NO_DIGEST
+    fields: str = NO_DIGEST
     seq: int = 0
 
     @property
@@ -106,8 +112,13 @@ def draft_answer(event: E, *, to: Recorded[Event], agent: str, ordinal: int, tim
     )
 
 
-class _Sealed(Value, frozen=True, kw_only=True):
-    """What a record's digest covers, beside the body. Checked when a header is read."""
+class Sealed(Value, frozen=True, kw_only=True):
+    """What a record's digest covers. Checked when a header is read. Keys stand in this order, `causation` may be null.
+
+    Attributes:
+        body: SHA-256 of the bytes of the body.
+        fields: What `fields_digest` says of the body.
+    """
 
     id: AnyEventId
     type: Name
@@ -117,17 +128,35 @@ class _Sealed(Value, frozen=True, kw_only=True):
     causation: AnyEventId | None
     position: Annotated[int, Meta(ge=1)]
     previous: Digest
+    body: Digest
+    fields: Digest
 
 
-def chain_digest(sealed: "_Sealed", *, body: bytes) -> str:
-    """Return SHA-256 over the canonical JSON of the envelope, a line feed, and the body's bytes."""
-    return sha256(encode(sealed) + b"\n" + body).hexdigest()
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def fields_digest(body: bytes, *, hidden: Mapping[str, str] | None = None) -> str:
+    """Return SHA-256 over one line `name digest` per field of a body, in their order, each ended by a line feed.
+
+    `digest` is SHA-256 of the field's bytes. So whoever has some of the fields, and for the others these digests (given
+    as `hidden`, in place of what stands there), can still compute it: that is how an export leaves fields out.
+    """
+    lines = [
+        f"{name} {(hidden or {}).get(name) or sha256(value).hexdigest()}\n"
+        for name, value in _fields.decode(body).items()
+    ]
+    return sha256("".join(lines).encode()).hexdigest()
+
+
+def chain_digest(sealed: Sealed) -> str:
+    """Return SHA-256 over the canonical JSON of the sealed envelope, which names the body's digests."""
+    return sha256(encode(sealed)).hexdigest()
 
 
 def chain(draft: Draft[E], *, after: Head) -> tuple[Recorded[E], bytes]:
     """Return the record that `draft` becomes as the successor of `after`, and the bytes of its body."""
     body = encode(draft.event)
-    sealed = _Sealed(
+    sealed = Sealed(
         id=draft.id,
         type=type_of(draft.event),
         stream=draft.stream,
@@ -136,19 +165,10 @@ def chain(draft: Draft[E], *, after: Head) -> tuple[Recorded[E], bytes]:
         causation=draft.causation,
         position=after.position + 1,
         previous=after.digest,
+        body=sha256(body).hexdigest(),
+        fields=fields_digest(body),
     )
-    recorded = Recorded(
-        event=draft.event,
-        id=draft.id,
-        stream=draft.stream,
-        agent=draft.agent,
-        time_ms=draft.time_ms,
-        causation=draft.causation,
-        position=sealed.position,
-        previous=sealed.previous,
-        digest=chain_digest(sealed, body=body),
-    )
-    return recorded, body
+    return recorded_as(sealed, event=draft.event, digest=chain_digest(sealed), seq=0), body
 
 
 def to_headers(recorded: Recorded[Event]) -> dict[str, str]:
@@ -166,6 +186,8 @@ def to_headers(recorded: Recorded[Event]) -> dict[str, str]:
         "ce-traceparent": traceparent(recorded),
         "ce-luminaposition": str(recorded.position),
         "ce-luminaprevious": recorded.previous,
+        "ce-luminabody": recorded.body,
+        "ce-luminafields": recorded.fields,
         "ce-luminadigest": recorded.digest,
     }
     if recorded.causation is not None:
@@ -174,14 +196,24 @@ def to_headers(recorded: Recorded[Event]) -> dict[str, str]:
 
 
 def from_headers(headers: dict[str, str], *, body: bytes, seq: int) -> Recorded[Event]:
-    """Return the record that stands in `headers` and `body`. Its digest is recomputed.
+    """Return the record that stands in `headers` and `body`. Its digests are recomputed, all but that of its fields.
 
     Raises:
         UnknownEvent: The type is of another version.
-        InvalidEvent: A header is missing or malformed, the body does not fit, or the digest is wrong.
+        InvalidEvent: A header is missing or malformed, the body does not fit, or a digest is wrong.
     """
+    sealed = sealed_from(headers, seq=seq)
+    if chain_digest(sealed) != headers.get("ce-luminadigest"):
+        raise InvalidEvent(f"record {seq} ({sealed.type}): its envelope does not have the digest that it carries")
+    if sha256(body).hexdigest() != sealed.body:
+        raise InvalidEvent(f"record {seq} ({sealed.type}): its bytes do not have the digest that its envelope names")
+    return recorded_as(sealed, event=decode(body, event_type=sealed.type), digest=headers["ce-luminadigest"], seq=seq)
+
+
+def sealed_from(headers: dict[str, str], *, seq: int) -> Sealed:
+    """Return the envelope that stands in `headers`. Raises InvalidEvent for one that is incomplete or malformed."""
     try:
-        sealed = _Sealed(
+        return Sealed(
             id=EventId(headers["ce-id"]),
             type=headers["ce-type"],
             stream=StreamId(headers["ce-subject"]),
@@ -190,13 +222,15 @@ def from_headers(headers: dict[str, str], *, body: bytes, seq: int) -> Recorded[
             causation=EventId(cause) if (cause := headers.get("ce-causationid")) else None,
             position=int(headers["ce-luminaposition"]),
             previous=headers["ce-luminaprevious"],
+            body=headers["ce-luminabody"],
+            fields=headers["ce-luminafields"],
         )
     except (KeyError, ValueError, msgspec.ValidationError) as error:
         raise InvalidEvent(f"record {seq}: envelope: {error}") from error
-    digest = chain_digest(sealed, body=body)
-    if digest != headers.get("ce-luminadigest"):
-        raise InvalidEvent(f"record {seq} ({sealed.type}): its bytes do not have the digest that it carries")
-    event = decode(body, event_type=sealed.type)
+
+
+def recorded_as(sealed: Sealed, *, event: E, digest: str, seq: int) -> Recorded[E]:
+    """Return the record of an envelope and its event."""
     return Recorded(
         event=event,
         id=EventId(sealed.id),
@@ -207,6 +241,8 @@ def from_headers(headers: dict[str, str], *, body: bytes, seq: int) -> Recorded[
         position=sealed.position,
         previous=sealed.previous,
         digest=digest,
+        body=sealed.body,
+        fields=sealed.fields,
         seq=seq,
     )
 

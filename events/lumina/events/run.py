@@ -7,7 +7,7 @@ from msgspec import Meta
 
 from lumina.events.base import Event
 from lumina.events.contract import Case, Form, Language, Limits, OutputContract
-from lumina.events.ids import AnyEventId
+from lumina.events.ids import AnyEventId, AnyStreamId
 from lumina.events.values import (
     AttemptNumber,
     BlobRef,
@@ -70,12 +70,14 @@ class ModelChoice(Value, frozen=True, kw_only=True):
         context: Tokens that it serves.
         plans: Whether it is good enough to be asked for a plan.
         bare: It takes the plain request without role line and instructions, as the demo model does.
+        cloud: It runs on machines of others; it is asked only if the run's options permit that.
     """
 
     model: Name
     context: TokenCount
     plans: bool = False
     bare: bool = False
+    cloud: bool = False
 
 
 class RunOptions(Value, frozen=True, kw_only=True):
@@ -89,6 +91,7 @@ class RunOptions(Value, frozen=True, kw_only=True):
         kind: The specialist kind that the user insists on; None to let the planner choose.
         seed: From which all sampling seeds are derived.
         plan: Whether a model may be asked for a plan.
+        cloud: Whether models that run on machines of others may be asked.
     """
 
     attempts_max: AttemptNumber = 8
@@ -98,6 +101,7 @@ class RunOptions(Value, frozen=True, kw_only=True):
     kind: Name | None = None
     seed: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
     plan: bool = True
+    cloud: bool = False
 
 
 class RunSubmitted(Event, frozen=True, kw_only=True, tag="run.submitted.v1"):
@@ -156,18 +160,53 @@ class RunPlanned(Event, frozen=True, kw_only=True, tag="run.planned.v1"):
     reason: Sentence
 
 
-class RunCancelRequested(Event, frozen=True, kw_only=True, tag="run.cancel_requested.v1"):
-    """Somebody wants the run to stop."""
-
-    reason: Sentence
-
-
 class ChainHead(Value, frozen=True, kw_only=True):
     """Where one writer's chain in this run stood: its length and the digest of its last record."""
 
     agent: Name
     count: Count
     digest: Digest
+
+
+class RunForked(Event, frozen=True, kw_only=True, tag="run.forked.v1"):
+    """Somebody wants a run to go on in another way. This is the first word of the new run, in its own stream.
+
+    What stood in the parent up to `at` belongs to the new run by reference: its state is the fold of those records.
+    What was asked there and not answered is asked again here, and time and cancellation begin anew.
+
+    Attributes:
+        parent: The run that is forked; it may be a fork itself.
+        at: The last record of the parent, in the order of the log, that belongs to the new run.
+        chains: The heads of the parent's chains there, by agent name.
+        root: SHA-256 over `chains`, as in `run.closed`.
+        without: A record of the parent that does not belong to the new run, nor what descends from it; None for all.
+        supersedes: The parent's result is void; this run takes its place.
+        options: The limits and permissions from here on; None for those of the parent.
+        models: The models from here on; empty for those of the parent.
+        specialists: Those that take the place of the parent's of the same name.
+        request: The request from here on, when there is no plan yet; None for that of the parent.
+        steps: Those that take the place of the parent's steps of the same number.
+        reason: What is different, for people.
+    """
+
+    parent: AnyStreamId
+    at: AnyEventId
+    chains: tuple[ChainHead, ...]
+    root: Digest
+    without: AnyEventId | None = None
+    supersedes: bool = False
+    options: RunOptions | None = None
+    models: Annotated[tuple[ModelChoice, ...], Meta(max_length=50)] = ()
+    specialists: Annotated[tuple[SpecialistRef, ...], Meta(max_length=200)] = ()
+    request: Request | None = None
+    steps: Annotated[tuple[PlannedStep, ...], Meta(max_length=32)] = ()
+    reason: Sentence = ""
+
+
+class RunCancelRequested(Event, frozen=True, kw_only=True, tag="run.cancel_requested.v1"):
+    """Somebody wants the run to stop."""
+
+    reason: Sentence
 
 
 class StepResult(Value, frozen=True, kw_only=True):
@@ -204,4 +243,4 @@ class RunClosed(Event, frozen=True, kw_only=True, tag="run.closed.v1"):
     root: Digest
 
 
-RunEvent = RunSubmitted | RunPlanned | RunCancelRequested | RunClosed
+RunEvent = RunSubmitted | RunForked | RunPlanned | RunCancelRequested | RunClosed

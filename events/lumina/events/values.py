@@ -2,10 +2,16 @@
 
 A constraint lives in the type, and every `Value` checks itself when it is built, so neither a constructor nor a
 decoder can make an invalid one. Both raise `msgspec.ValidationError`, which names the field.
+
+Defaults are never written. So a field that is added later, with a default, leaves the bytes of older records and
+effects as they are, and what was recorded before can still be decided again.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
-from typing import Annotated, Final, get_type_hints
+from typing import Annotated, Any, Final, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -41,8 +47,32 @@ StepNumber = Annotated[int, Meta(ge=1, le=32)]
 AttemptNumber = Annotated[int, Meta(ge=1, le=99)]
 
 
-class Value(msgspec.Struct, frozen=True, kw_only=True):
-    """An immutable struct whose constraints hold from the moment that it exists."""
+_decoding: ContextVar[bool] = ContextVar("decoding", default=False)
+
+
+@contextmanager
+def checked_by_decoder() -> Iterator[None]:
+    """Within this block `Value`s are built by a decoder of their own type, which has checked every field already."""
+    token = _decoding.set(True)
+    try:
+        yield
+    finally:
+        _decoding.reset(token)
+
+
+class Canonical(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An immutable struct with one encoding: equal structs have equal bytes, and defaults are left out of them."""
+
+    def __post_init__(self) -> None:
+        """Put the default itself in the place of whatever equals it, since msgspec omits defaults by identity."""
+        for field, default in _defaults(type(self)):
+            value = getattr(self, field)
+            if value is not default and type(value) is type(default) and value == default:
+                msgspec.structs.force_setattr(self, field, default)
+
+
+class Value(Canonical, frozen=True, kw_only=True):
+    """A canonical struct whose constraints hold from the moment that it exists."""
 
     def __post_init__(self) -> None:
         """Check every field against its type.
@@ -50,7 +80,17 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             msgspec.ValidationError: A field is outside its constraint; the message has its path.
         """
-        msgspec.convert(self, _unchecked_twin(type(self)), from_attributes=True)
+        if not _decoding.get():
+            msgspec.convert(self, _unchecked_twin(type(self)), from_attributes=True)
+        super().__post_init__()
+
+
+@cache
+def _defaults(kind: type[msgspec.Struct]) -> tuple[tuple[str, Any], ...]:
+    """Return the fields of `kind` that have a default, and these."""
+    return tuple(
+        (field.name, field.default) for field in msgspec.structs.fields(kind) if field.default is not msgspec.NODEFAULT
+    )
 
 
 @cache

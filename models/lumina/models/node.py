@@ -178,8 +178,8 @@ def offer(config: NodeConfig) -> tuple[ModelOffer, ...]:
     return tuple(_offer(model) for model in config.models)
 
 
-def announcement(config: NodeConfig) -> NodeAnnounced:
-    """Return the announcement of this machine, with the budget as of now.
+def announcement(config: NodeConfig, *, code: str = "") -> NodeAnnounced:
+    """Return the announcement of this machine, with the budget as of now. `code` says which code decides there.
 
     Raises:
         BadConfiguration: The pinned models together are larger than the budget.
@@ -198,6 +198,7 @@ def announcement(config: NodeConfig) -> NodeAnnounced:
         models=models,
         idle_ms=config.idle_unload_s * 1000,
         configuration=digest(config),
+        code=code,
     )
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from lumina.events.contract import Case, Form, Language, OutputContract
 from lumina.events.generation import Ask, Purpose
+from lumina.events.values import Canonical
 from lumina.models.backend import Message
 
 CASES_SHOWN_MAX: Final = 3
@@ -34,7 +35,7 @@ A request for one program is one step.
 The kinds are: """
 
 
-class Prompt(msgspec.Struct, frozen=True, kw_only=True):
+class Prompt(Canonical, frozen=True, kw_only=True):
     """The messages of a call, and the names of the parts that they lack, in the order in which those went."""
 
     messages: tuple[Message, ...]

@@ -41,7 +41,7 @@ def first_difference(recorded: Recorded[Event], decided: Recorded[Event]) -> Dif
 
 def event_difference(recorded: Event, decided: Event) -> Difference | None:
     """Return the deepest path at which two events first differ, compared as the JSON that they are written as."""
-    return _inside("event", msgspec.to_builtins(recorded), msgspec.to_builtins(decided))
+    return _inside("event", recorded, decided)
 
 
 def undecided(recorded: Recorded[Event]) -> Difference:
@@ -50,9 +50,9 @@ def undecided(recorded: Recorded[Event]) -> Difference:
 
 
 def _inside(path: str, recorded: Any, decided: Any) -> Difference | None:
-    if isinstance(recorded, dict) and isinstance(decided, dict):
-        for key in dict.fromkeys((*recorded, *decided)):
-            found = _inside(f"{path}.{key}", recorded.get(key, _ABSENT), decided.get(key, _ABSENT))
+    if isinstance(recorded, msgspec.Struct) and type(recorded) is type(decided):
+        for field in recorded.__struct_fields__:
+            found = _inside(f"{path}.{field}", getattr(recorded, field), getattr(decided, field))
             if found is not None:
                 return found
         return None

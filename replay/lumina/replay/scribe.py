@@ -3,6 +3,8 @@
 For simulation, for what-if questions, and for tests of whatever reads records.
 """
 
+import msgspec
+
 from lumina.events.base import Event
 from lumina.events.ids import EventId, StreamId, root_event_id
 from lumina.events.record import Draft, Head, Recorded, chain, draft_answer
@@ -53,18 +55,7 @@ class Scribe:
         """Write a draft as it is at the end of its chain and of the history."""
         where = (draft.stream, draft.agent)
         written, _ = chain(draft, after=self._heads.get(where, Head()))
-        recorded = Recorded(
-            event=written.event,
-            id=written.id,
-            stream=written.stream,
-            agent=written.agent,
-            time_ms=written.time_ms,
-            causation=written.causation,
-            position=written.position,
-            previous=written.previous,
-            digest=written.digest,
-            seq=len(self.records) + 1,
-        )
+        recorded = msgspec.structs.replace(written, seq=len(self.records) + 1)
         self._heads[where] = Head(seq=recorded.seq, position=recorded.position, digest=recorded.digest)
         self.records.append(recorded)
         return recorded

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from lumina.events.contract import Form, Language, Limits
-from lumina.events.values import Identifier, Text, Value
+from lumina.events.values import Canonical, Identifier, Text, Value
 from lumina.sandbox.port import DRIVERS, TEMPORARY, File, Job
 from lumina.sandbox.reports import exported_timeline
 
@@ -27,7 +27,7 @@ class Call(Value, frozen=True, kw_only=True):
     repeat: Annotated[int, Meta(ge=1, le=100)] = 1
 
 
-class Program(msgspec.Struct, frozen=True, kw_only=True):
+class Program(Canonical, frozen=True, kw_only=True):
     """A program with everything that may enter the sandbox, and nothing of what it should answer.
 
     Attributes:
@@ -88,7 +88,8 @@ def run_job(program: Program, *, served: Served | None = None) -> Job:
     reports = True
     match program.form:
         case Form.FUNCTION:
-            files.append(File(name=CALLS_FILE, content=msgspec.json.encode(program.calls)))
+            calls = [{"arguments": call.arguments, "repeat": call.repeat} for call in program.calls]
+            files.append(File(name=CALLS_FILE, content=msgspec.json.encode(calls)))
             driver = "call_python.py" if is_python else "call_node.cjs"
             command = (runtime, f"{DRIVERS}/harness/{driver}", program.entry or ANY_FUNCTION, CALLS_FILE)
         case Form.TIMELINE:
