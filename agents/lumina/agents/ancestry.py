@@ -5,7 +5,7 @@ from contextlib import aclosing
 from typing import Final
 
 from lumina.agents.ports import Origin
-from lumina.bus.log import EventLog
+from lumina.bus.log import Records
 from lumina.bus.subjects import Filter
 from lumina.events.base import Event
 from lumina.events.ids import EventId
@@ -16,7 +16,7 @@ GENERATIONS_MAX: Final = 32
 """Of forks of forks."""
 
 
-async def history_of(origin: Origin, *, events: EventLog, before: int) -> tuple[Recorded[Event], ...]:
+async def history_of(origin: Origin, *, events: Records, before: int) -> tuple[Recorded[Event], ...]:
     """Return the records that a fork begins with, those of its parents' parents first.
 
     Args:
@@ -35,7 +35,7 @@ async def history_of(origin: Origin, *, events: EventLog, before: int) -> tuple[
     return () if history is None else tuple(history)
 
 
-async def _history(origin: Origin, *, events: EventLog, before: int, generations: int) -> list[Recorded[Event]] | None:
+async def _history(origin: Origin, *, events: Records, before: int, generations: int) -> list[Recorded[Event]] | None:
     records: list[Recorded[Event]] = []
     async with aclosing(events.read((Filter(stream=origin.parent),), until=before - 1)) as found:
         async for recorded in found:

@@ -13,22 +13,8 @@ from lumina.events.ids import EventId, StreamId
 from lumina.events.record import Draft, Head, Recorded
 
 
-class EventLog(Protocol):
-    """An append-only sequence of records in one total order, with a hash chain per writer and stream."""
-
-    async def append(self, draft: Draft[Event]) -> Recorded[Event]:
-        """Fill the slot `draft.id` and return the record; if it is filled already, return what stands there.
-
-        The caller compares: a slot that holds other bytes is a divergence, not a conflict. Concurrent writers of one
-        chain are serialised; a lost acknowledgement is resolved by reading.
-
-        Raises:
-            LogUnavailable: The log can't be reached; whether the record is there is unknown. Append it again later.
-            LogFull: Nothing was stored; make room, then append again.
-            LogDamaged: The chain's head can't be trusted; nothing was stored.
-            PayloadTooLarge: The record is over the server's limit; put the large part into a blob.
-        """
-        ...
+class Records(Protocol):
+    """The part of an event log that can be read again and again. An exported file has it, too."""
 
     async def head(self, stream: StreamId, *, agent: str) -> Head:
         """Return the end of one writer's chain in one stream."""
@@ -58,6 +44,24 @@ class EventLog(Protocol):
         Raises:
             LogDamaged: With the sequence at which the log can't be trusted. Nothing is ever skipped.
             LogUnavailable: The log can't be reached.
+        """
+        ...
+
+
+class EventLog(Records, Protocol):
+    """An append-only sequence of records in one total order, with a hash chain per writer and stream."""
+
+    async def append(self, draft: Draft[Event]) -> Recorded[Event]:
+        """Fill the slot `draft.id` and return the record; if it is filled already, return what stands there.
+
+        The caller compares: a slot that holds other bytes is a divergence, not a conflict. Concurrent writers of one
+        chain are serialised; a lost acknowledgement is resolved by reading.
+
+        Raises:
+            LogUnavailable: The log can't be reached; whether the record is there is unknown. Append it again later.
+            LogFull: Nothing was stored; make room, then append again.
+            LogDamaged: The chain's head can't be trusted; nothing was stored.
+            PayloadTooLarge: The record is over the server's limit; put the large part into a blob.
         """
         ...
 
