@@ -150,7 +150,7 @@ async def test_a_cut_tail_is_found_by_the_gate(log_server: LogServer, tmp_path: 
     async with log_server.transport() as transport:
         log = JetStreamLog(transport)
         assert [each async for each in log.read()] == records[:-1]
-        with pytest.raises(LogDamaged, match="lost its tail; restore it") as caught:
+        with pytest.raises(LogDamaged, match="lost its tail; `lumina repair`") as caught:
             await pass_gate(log, file)
         assert caught.value.seq == COUNT
         with pytest.raises(LogDamaged):

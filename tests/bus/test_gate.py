@@ -4,6 +4,7 @@ import errno
 import os
 from pathlib import Path
 
+import anyio
 import pytest
 
 from lumina.bus.errors import CheckpointFailed, LogDamaged
@@ -86,8 +87,46 @@ async def test_the_gate_is_closed(tmp_path: Path, standing: Checkpoint, reason: 
     file.save(standing)
     with pytest.raises(LogDamaged, match=reason) as caught:
         await pass_gate(log, file)
-    assert "restore it from a backup" in str(caught.value)
+    assert "`lumina repair` says what can be restored" in str(caught.value)
     assert str(file.path) in str(caught.value)
+
+
+async def test_one_process_knows_what_another_one_wrote(tmp_path: Path) -> None:
+    """Who has no checkpoint, or an old one, is stopped by that of another process, and the message names it."""
+    log = MemoryLog()
+    async with guarded(log, tmp_path / "client.json") as guard:
+        await guard.append(draft(1))
+    CheckpointFile(tmp_path / "orchestrator.json").save(checkpoint(9))
+    for name in ("client", "reader"):
+        with pytest.raises(LogDamaged, match="'orchestrator' has seen 9: it lost its tail") as caught:
+            async with guarded(log, tmp_path / f"{name}.json"):
+                pass
+        assert caught.value.seq == 2
+
+
+async def test_where_another_log_begins_is_bounded(tmp_path: Path) -> None:
+    """Of a log that was replaced behind some record, only the checkpoints on both sides are known."""
+    log = MemoryLog()
+    for number in range(1, 5):
+        async with guarded(log, tmp_path / f"writer-{number}.json") as guard:
+            await guard.append(draft(number))
+    CheckpointFile(tmp_path / "writer-4.json").save(checkpoint(4))
+    with pytest.raises(LogDamaged, match="between 4 and 4"):
+        async with guarded(log, tmp_path / "reader.json"):
+            pass
+
+
+async def test_the_last_of_a_burst_is_noted(tmp_path: Path) -> None:
+    """What was appended last is in the checkpoint a moment later, though nothing more is appended."""
+    file = CheckpointFile(tmp_path / "checkpoint.json")
+    async with guarded(MemoryLog(), file.path, save_every_s=0.1) as guard:
+        for number in range(1, 4):
+            await guard.append(draft(number))
+        for _ in range(1000):
+            if (saved := file.load()) is not None and saved.seq == 3:
+                return
+            await anyio.sleep(0.02)
+    raise AssertionError("the checkpoint was written at the end only")
 
 
 async def test_a_full_disk_is_named(tmp_path: Path) -> None:
@@ -100,9 +139,10 @@ async def test_a_full_disk_is_named(tmp_path: Path) -> None:
         file.save(checkpoint(2))
     assert file.load() == checkpoint(1)
 
-    log = MemoryLog()
-    (tmp_path / f"other.json.{os.getpid()}.new").symlink_to(full)
+    log, other = MemoryLog(), tmp_path / "other"
+    other.mkdir()
+    (other / f"checkpoint.json.{os.getpid()}.new").symlink_to(full)
     with pytest.raises(CheckpointFailed, match="free disk space"):
-        async with guarded(log, tmp_path / "other.json") as guard:
+        async with guarded(log, other / "checkpoint.json") as guard:
             await guard.append(draft(1))
     assert await log.last_seq() == 1

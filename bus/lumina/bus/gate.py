@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
+from threading import Event as Hurry
 from typing import Annotated, Final, Protocol
 
 import anyio
@@ -99,43 +100,52 @@ class CheckpointFile:
             raise CheckpointFailed(f"{self.path}: the checkpoint can't be written: {error}; {advice}") from error
 
 
-async def pass_gate(log: InspectedLog, file: CheckpointFile) -> None:
-    """Check that the log still holds what this process saw last.
+async def pass_gate(log: InspectedLog, *files: CheckpointFile) -> None:
+    """Check that the log still holds what the processes that keep these checkpoints saw last.
 
     Raises:
         LogDamaged: It does not; the message says how to repair it. Nothing may be written.
-        CheckpointFailed: The checkpoint can't be read.
+        CheckpointFailed: A checkpoint can't be read.
         LogUnavailable: The log can't be reached.
     """
-    checkpoint = await anyio.to_thread.run_sync(file.load)
-    if checkpoint is None:
+    kept = [(file, checkpoint) for file in files if (checkpoint := await anyio.to_thread.run_sync(file.load))]
+    if not kept:
         return
-    advice = f"restore it from a backup, an export or a mirror; to accept the loss, remove {file.path}"
     found = await log.log_id()
-    if found != checkpoint.log_id:
-        reason = f"this is the log {found!r}, and this process wrote to {checkpoint.log_id!r}; {advice}"
-        raise LogDamaged(reason, seq=1)
-    last_seq = await log.last_seq()
-    if last_seq < checkpoint.seq:
-        reason = f"the log ends at {last_seq}, and this process has seen {checkpoint.seq}: it lost its tail; {advice}"
-        raise LogDamaged(reason, seq=last_seq + 1)
-    standing = await log.at(checkpoint.seq)
-    if standing is None:
-        raise LogDamaged(f"it was written and is gone; {advice}", seq=checkpoint.seq)
-    if (standing.id, standing.digest) != (checkpoint.event, checkpoint.digest):
-        reason = f"{checkpoint.event} was written there and {standing.id} stands there; {advice}"
-        raise LogDamaged(reason, seq=checkpoint.seq, stream=standing.stream)
+    last_seq = await log.last_seq()  # after the checkpoints were read: what they name was in the log by then
+    sound = 0
+    for file, checkpoint in sorted(kept, key=lambda each: each[1].seq):
+        advice = f"`lumina repair` says what can be restored; to accept the loss, remove {file.path}"
+        who = f"{file.path.stem!r}"
+        if found != checkpoint.log_id:
+            raise LogDamaged(f"this is the log {found!r}, and {who} wrote to {checkpoint.log_id!r}; {advice}", seq=1)
+        if last_seq < checkpoint.seq:
+            reason = f"the log ends at {last_seq}, and {who} has seen {checkpoint.seq}: it lost its tail; {advice}"
+            raise LogDamaged(reason, seq=last_seq + 1)
+        standing = await log.at(checkpoint.seq)
+        if standing is None:
+            raise LogDamaged(f"it was written by {who} and is gone; {advice}", seq=checkpoint.seq)
+        if (standing.id, standing.digest) != (checkpoint.event, checkpoint.digest):
+            where = f"the log is another one somewhere between {sound + 1} and {checkpoint.seq}"
+            reason = f"{who} wrote {checkpoint.event} there and {standing.id} stands there: {where}; {advice}"
+            raise LogDamaged(reason, seq=checkpoint.seq, stream=standing.stream)
+        sound = checkpoint.seq
+
+
+def checkpoints_beside(path: Path) -> list[CheckpointFile]:
+    """Return the checkpoint at `path` and those of the other processes, which stand in the same folder."""
+    return [CheckpointFile(each) for each in sorted({path, *path.parent.glob(f"*{path.suffix}")})]
 
 
 @asynccontextmanager
 async def guarded(log: InspectedLog, path: Path, *, save_every_s: float = SAVE_EVERY_S) -> AsyncIterator["GuardedLog"]:
-    """Pass the gate with the checkpoint at `path`, and yield the log, which keeps that checkpoint from then on.
+    """Pass the gate, and yield the log, which keeps the checkpoint at `path` from then on.
 
-    Raises as `pass_gate` does.
+    What any process of this data folder saw last must be there: one who only reads has no checkpoint of its own, and
+    would believe a log whose tail is lost. Raises as `pass_gate` does.
     """
-    file = CheckpointFile(path)
-    await pass_gate(log, file)
-    guard = GuardedLog(log, file=file, log_id=await log.log_id(), save_every_s=save_every_s)
+    await pass_gate(log, *checkpoints_beside(path))
+    guard = GuardedLog(log, file=CheckpointFile(path), log_id=await log.log_id(), save_every_s=save_every_s)
     try:
         yield guard
     finally:
@@ -149,8 +159,9 @@ async def guarded(log: InspectedLog, path: Path, *, save_every_s: float = SAVE_E
 class GuardedLog:
     """A log that remembers outside itself what was appended last; see `guarded`.
 
-    The checkpoint is written by the first append, then at most every `save_every_s` while the work goes on, and at the
-    end. When it could not be written, the next append says so.
+    The checkpoint is written by the first append, then `save_every_s` after one that came since, and at the end. So
+    at most so much of the log's end is known to nobody when the machine dies. When the checkpoint could not be written,
+    the next append says so.
     """
 
     def __init__(self, log: InspectedLog, *, file: CheckpointFile, log_id: str, save_every_s: float) -> None:
@@ -160,9 +171,9 @@ class GuardedLog:
         self._save_every_s = save_every_s
         self._newest: Recorded[Event] | None = None
         self._saved_seq = 0
-        self._saved_at = -save_every_s
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
+        self._hurry = Hurry()
 
     async def append(self, draft: Draft[Event]) -> Recorded[Event]:
         """See `EventLog`.
@@ -177,18 +188,25 @@ class GuardedLog:
         failed = self._writing is not None and self._writing.done() and self._writing.exception() is not None
         if self._writing is None or failed:
             await self.save()
-        elif anyio.current_time() - self._saved_at >= self._save_every_s:
-            self._begin()
+        else:
+            self._begin(after_s=self._save_every_s)
         return recorded
 
-    def _begin(self) -> None:
-        """Have the checkpoint written by the thread, unless it is still at the one before."""
+    def _begin(self, *, after_s: float = 0) -> None:
+        """Have the thread write the checkpoint after a while, unless it is going to do so already."""
         newest = self._newest
         if newest is None or newest.seq == self._saved_seq or (self._writing is not None and not self._writing.done()):
             return
-        checkpoint = Checkpoint(log_id=self._log_id, seq=newest.seq, event=newest.id, digest=newest.digest)
-        self._saved_at, self._saved_seq = anyio.current_time(), newest.seq
-        self._writing = self._writer.submit(self._file.save, checkpoint)
+        self._hurry.clear()
+        self._writing = self._writer.submit(self._write, after_s=after_s)
+
+    def _write(self, *, after_s: float) -> None:
+        """Write down what is newest by then. In the thread."""
+        self._hurry.wait(after_s)
+        newest = self._newest
+        assert newest is not None, "something was appended"
+        self._file.save(Checkpoint(log_id=self._log_id, seq=newest.seq, event=newest.id, digest=newest.digest))
+        self._saved_seq = newest.seq
 
     async def save(self) -> None:
         """Return when the checkpoint is written, if there is anything new.
@@ -196,8 +214,8 @@ class GuardedLog:
         Raises:
             CheckpointFailed: It could not be written.
         """
-        if await self._fails():
-            self._saved_seq = 0
+        self._hurry.set()
+        await self._fails()
         self._begin()
         if await self._fails():
             assert self._writing is not None, "what failed was begun"
@@ -210,6 +228,7 @@ class GuardedLog:
 
     def close(self) -> None:
         """End the thread. Safe to repeat; nothing is saved any more."""
+        self._hurry.set()
         self._writer.shutdown(wait=False)
 
     async def head(self, stream: StreamId, *, agent: str) -> Head:
