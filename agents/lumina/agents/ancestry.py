@@ -4,13 +4,20 @@ from collections.abc import Iterable, Sequence
 from contextlib import aclosing
 from typing import Final
 
+from lumina.agents.orchestrator_state import attempt_timer
 from lumina.agents.ports import Origin
 from lumina.bus.log import Records
 from lumina.bus.subjects import Filter
 from lumina.events.base import Event
-from lumina.events.ids import EventId
+from lumina.events.execution import ExecutionFinished, ExecutionRequested
+from lumina.events.generation import GenerationFinished, GenerationRequested
+from lumina.events.ids import EventId, StreamId
+from lumina.events.lease import LeaseExpired, LeaseGranted, LeaseRefused, LeaseReleased
 from lumina.events.record import Recorded
 from lumina.events.run import RunForked
+from lumina.events.step import AttemptStarted
+from lumina.events.timer import TimerElapsed
+from lumina.events.validation import ValidationFinished, ValidationRequested
 
 GENERATIONS_MAX: Final = 32
 """Of forks of forks."""
@@ -45,10 +52,11 @@ async def _history(origin: Origin, *, events: Records, before: int, generations:
     if not records or records[-1].id != origin.at or generations == 0:
         return None
     earlier: list[Recorded[Event]] = []
-    match records[0].event:
-        case RunForked(parent=parent, at=at, without=without):
+    first = next((recorded for recorded in records if recorded.agent == "client"), records[0])
+    match first.event:
+        case RunForked(parent=parent, at=at, without=without) if first.position == 1:
             further = Origin(parent=parent, at=at, without=without)
-            shared = await _history(further, events=events, before=records[0].seq, generations=generations - 1)
+            shared = await _history(further, events=events, before=first.seq, generations=generations - 1)
             if shared is None:
                 return None
             earlier = shared
@@ -74,12 +82,76 @@ def in_decision_order(records: Sequence[Recorded[Event]]) -> list[Recorded[Event
 
 
 def kept(records: Iterable[Recorded[Event]], *, without: EventId | None) -> list[Recorded[Event]]:
-    """Return the records that are neither `without` nor descend from it."""
-    gone: set[EventId] = set() if without is None else {without}
-    left: list[Recorded[Event]] = []
-    for recorded in records:
-        if recorded.id in gone or recorded.causation in gone:
-            gone.add(recorded.id)
-        else:
-            left.append(recorded)
-    return left
+    """Return the records that are neither `without` nor descend from it; causes stand before their effects.
+
+    A record descends from its cause. It also descends from the request or lease that it is about, since a governor
+    answers a waiting request when another run makes room; an orchestrator's decision from the one that it made just
+    before, on the same input; and an attempt's timer from all that happened in that attempt.
+    """
+    if without is None:
+        return list(records)
+    lost = _Lost(without)
+    return [recorded for recorded in records if not lost.holds(recorded)]
+
+
+class _Lost:
+    """What descends from one record, as far as the records were shown."""
+
+    def __init__(self, origin: EventId) -> None:
+        self._gone: set[EventId] = {origin}
+        self._redecided: set[EventId] = set()  # inputs of which some answer is gone
+        self._timers: set[tuple[StreamId, str]] = set()
+
+    def holds(self, recorded: Recorded[Event]) -> bool:
+        """Return whether the next record is one of them."""
+        decided = recorded.agent == "orchestrator" and recorded.causation is not None
+        gone = (
+            not self._gone.isdisjoint(named_by(recorded))
+            or (decided and recorded.causation in self._redecided)
+            or (isinstance(recorded.event, TimerElapsed) and (recorded.stream, recorded.event.timer) in self._timers)
+        )
+        if gone:
+            self._gone.add(recorded.id)
+            if decided and recorded.causation is not None:
+                self._redecided.add(recorded.causation)
+            if (place := attempt_of(recorded.event)) is not None:
+                self._timers.add((recorded.stream, attempt_timer(place[0], attempt=place[1])))
+        return gone
+
+
+def named_by(recorded: Recorded[Event]) -> tuple[EventId, ...]:
+    """Return the record's own id and those of its cause and of the request and lease that it is about."""
+    about: tuple[EventId, ...] = ()
+    match recorded.event:
+        case GenerationFinished(request=request, lease=lease) | LeaseExpired(request=request, lease=lease):
+            about = (request, lease)
+        case (
+            LeaseGranted(request=request)
+            | LeaseRefused(request=request)
+            | ValidationFinished(request=request)
+            | ExecutionFinished(request=request)
+        ):
+            about = (request,)
+        case LeaseReleased(lease=lease):
+            about = (lease,)
+        case _:
+            pass  # all the rest is about nothing but its cause
+    return (recorded.id, *(() if recorded.causation is None else (recorded.causation,)), *about)
+
+
+def attempt_of(event: Event) -> tuple[int, int] | None:
+    """Return step and attempt that a record is about, None when it is about none."""
+    match event:
+        case GenerationRequested(ask=ask) | LeaseGranted(ask=ask):
+            return ask.step, ask.attempt
+        case (
+            AttemptStarted()
+            | GenerationFinished()
+            | ValidationRequested()
+            | ValidationFinished()
+            | ExecutionRequested()
+            | ExecutionFinished()
+        ):
+            return event.step, event.attempt
+        case _:
+            return None

@@ -46,7 +46,7 @@ def next_rung(step: StepState, after: Trouble | None, *, submitted: RunSubmitted
 
     `tokens` is what the run has generated so far.
     """
-    if after is None and not step.models:
+    if not step.models:
         return GiveUp(reason="none of the run's models can do a step of this kind", refused=True)
     if after is not None and after.kind is TroubleKind.BLOCKED:
         return GiveUp(reason=after.reason, refused=True)

@@ -131,7 +131,11 @@ class Orchestrator:
 def next_fact(state: RunState) -> OrchestratorEvent | None:
     """Return the fact that has to be said now, None while the run waits or has ended."""
     submitted = state.submitted
-    if submitted is None or state.closed:
+    if state.closed:
+        return None
+    if state.unfounded is not None:
+        return closing.close_refused(state, reason=state.unfounded)
+    if submitted is None:
         return None
     if state.cancelled is not None:
         return closing.close_cancelled(state)

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from lumina.agents import ladder
 from lumina.agents.feedback import execution_trouble, validation_trouble
+from lumina.agents.orchestrator_forks import forked
 from lumina.agents.orchestrator_state import (
     PLAN_TIMER,
     RUN_TIMER,
@@ -66,7 +67,7 @@ def evolve(state: RunState, recorded: Recorded[Event]) -> RunState:
     event = cast("AnyEvent", recorded.event)
     match event:
         case RunSubmitted() | RunForked():
-            return _begun(state, recorded, event)
+            return _begun(state, recorded, event=event)
         case RunPlanned():
             return _planned(state, event)
         case RunCancelRequested():
@@ -93,11 +94,11 @@ def evolve(state: RunState, recorded: Recorded[Event]) -> RunState:
             assert_never(event)
 
 
-def _begun(state: RunState, recorded: Recorded[Event], event: RunSubmitted | RunForked) -> RunState:
-    if isinstance(event, RunForked):
-        return state
+def _begun(state: RunState, recorded: Recorded[Event], *, event: RunSubmitted | RunForked) -> RunState:
     if recorded.position > 1:
-        return state  # a run is submitted once, by its client's first word; after its end it does not begin again
+        return state  # a run begins once, with its client's first word; after its end it does not begin again
+    if isinstance(event, RunForked):
+        return forked(state, recorded, event=event)
     return replace(state, submitted=event, submitted_ms=recorded.time_ms)
 
 
@@ -140,7 +141,7 @@ def _moved(step: StepState, event: AttemptStarted | StepAccepted | StepFailed) -
 
 
 def _started(step: StepState, event: AttemptStarted) -> StepState:
-    model = next(index for index, choice in enumerate(step.models) if choice.model == event.model)
+    model = next((index for index, choice in enumerate(step.models) if choice.model == event.model), step.model)
     after = step.stage.after if isinstance(step.stage, Resting) else None
     again = after is not None and after.kind is TroubleKind.OUTAGE and model == step.model
     mend = after.mended if after is not None and again else after

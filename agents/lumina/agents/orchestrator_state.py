@@ -17,6 +17,12 @@ from lumina.events.step import Rung
 from lumina.events.values import BlobRef, FileRef
 
 RUN_TIMER: Final = "run"
+PLAN_TIMER: Final = "plan"
+
+
+def attempt_timer(step: int, *, attempt: int) -> str:
+    """Return the name of the timer that an attempt waits for; step 0 is the plan."""
+    return f"step-{step}.attempt-{attempt}" if step else PLAN_TIMER
 
 
 class TroubleKind(Enum):
@@ -166,7 +172,7 @@ class StepState(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def timer(self) -> str:
         """The name of the timer that this attempt waits for."""
-        return f"step-{self.planned.number}.attempt-{self.attempts}"
+        return attempt_timer(self.planned.number, attempt=self.attempts)
 
 
 class PlanOpen(msgspec.Struct, frozen=True, kw_only=True):
@@ -196,8 +202,6 @@ class PlanMissed(msgspec.Struct, frozen=True, kw_only=True):
 
 Planning = PlanOpen | PlanAsked | PlanAnswered | PlanMissed
 
-PLAN_TIMER: Final = "plan"
-
 
 class RunState(msgspec.Struct, frozen=True, kw_only=True):
     """One run.
@@ -210,6 +214,7 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True):
         cancelled: Why somebody wants it to stop.
         timed_out: Its deadline has come.
         closed: `run.closed` is written.
+        unfounded: Why a fork has nothing to go on from.
     """
 
     stream: StreamId
@@ -223,6 +228,7 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True):
     cancelled: str | None = None
     timed_out: bool = False
     closed: bool = False
+    unfounded: str | None = None
 
 
 def with_step(state: RunState, step: StepState) -> RunState:

@@ -26,7 +26,7 @@ def inputs_for(planned: PlannedStep, *, submitted: RunSubmitted, steps: tuple[St
     """Return the inputs of a step: the run's files, artifacts of earlier steps that its brief names, allowed pages."""
     files = {file.name: file for file in submitted.files}
     for step in steps:
-        if isinstance(step.stage, Done) and _feeds(step.planned, planned):
+        if isinstance(step.stage, Done) and feeds(step.planned, planned):
             files |= {file.name: file for file in step.stage.result.artifacts if file.name in planned.brief}
     allowed = [page for page in pages(planned) if _is_allowed(page, submitted=submitted)]
     return StepInputs(files=tuple(files.values())[:FILES_MAX], urls=tuple(allowed[:PAGES_MAX]))
@@ -36,7 +36,7 @@ def obstacle(planned: PlannedStep, *, submitted: RunSubmitted, steps: tuple[Step
     """Return why a step can't be begun: an earlier step that it needs failed, or its page may not be fetched."""
     for step in steps:
         ended = step.stage.result if isinstance(step.stage, Done) else None
-        if ended is not None and not ended.accepted and _feeds(step.planned, planned):
+        if ended is not None and not ended.accepted and feeds(step.planned, planned):
             return f"it needs {step.planned.contract.artifact!r}, which step {step.planned.number} did not make"
     wanted = pages(planned)
     if planned.contract.form is not Form.ROWS or (not wanted and submitted.files):
@@ -66,7 +66,7 @@ def _is_allowed(page: str, *, submitted: RunSubmitted) -> bool:
     return bool(host) and (host in allowed or host.rpartition(":")[0] in allowed)
 
 
-def _feeds(earlier: PlannedStep, later: PlannedStep) -> bool:
+def feeds(earlier: PlannedStep, later: PlannedStep) -> bool:
     """Return whether `later` reads the file that `earlier` is to write."""
     artifact = earlier.contract.artifact
     return (
