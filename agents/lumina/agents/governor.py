@@ -91,3 +91,15 @@ class Governor:
         """Return False: a node is never done."""
         del state
         return False
+
+    def owes(self, state: State, stream: StreamId) -> bool:
+        """Return whether a request of that run waits, or a lease of it was not given back yet.
+
+        An outcome that comes after its lease was given back is not answered, nor is the moment at which it runs out.
+        """
+        if stream == state.node:
+            return True
+        leases = state.leases.values()
+        return any(waits.run == stream for waits in state.waiting) or any(
+            lease.run == stream and not lease.released for lease in leases
+        )

@@ -104,7 +104,7 @@ class Orchestrator:
             )
             written, _ = chain(draft, after=state.heads.get(NAME, Head()))
             state = evolve(state, written)
-            answers.append(Answer(event=event, stream=state.stream))
+            answers.append(Answer(event=event, stream=state.stream, written=written))
         return tuple(answers)
 
     def deadlines(self, state: RunState) -> tuple[Deadline, ...]:
@@ -126,6 +126,11 @@ class Orchestrator:
     def finished(self, state: RunState) -> bool:
         """Whether the run is closed; a record of a run that is not known changes nothing either."""
         return state.closed or state.submitted is None
+
+    def owes(self, state: RunState, stream: StreamId) -> bool:
+        """Return False: `run.closed` is its last word in a run."""
+        del state, stream
+        return False
 
 
 def next_fact(state: RunState) -> OrchestratorEvent | None:

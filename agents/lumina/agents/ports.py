@@ -20,10 +20,15 @@ RawT = TypeVar("RawT", bound="Raw")
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """One fact that a keeper decided, and the stream that it belongs to."""
+    """One fact that a keeper decided, and the stream that it belongs to.
+
+    Attributes:
+        written: The record that it becomes, if the keeper has needed it already; it saves computing it again.
+    """
 
     event: Event
     stream: StreamId
+    written: Recorded[Event] | None = None
 
 
 class Deadline(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +95,10 @@ class Keeper(Protocol[S]):
 
     def finished(self, state: S) -> bool:
         """Whether a shard will never decide anything again, so that the runner may forget it."""
+        ...
+
+    def owes(self, state: S, stream: StreamId) -> bool:
+        """Whether it may still write in `stream`, whose run is closed; if not, its chain there may be forgotten."""
         ...
 
 

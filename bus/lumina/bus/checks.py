@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final, TypeVar
 
 from lumina.bus.errors import LogDamaged
-from lumina.bus.subjects import Filter, subject_matches
+from lumina.bus.subjects import Filter, any_of
 from lumina.events.base import Event
 from lumina.events.ids import StreamId
 from lumina.events.record import NO_DIGEST, Head, Recorded
@@ -33,22 +33,21 @@ class Scope:
             event=_common([each.event for each in filters]),
         )
         self.everything = self.cover == Filter()
-        self._filters = tuple(filters)
-        self._patterns = [each.subject() for each in filters]
+        self._whole_chains = tuple(each for each in filters if each.event is None)
+        self._every_chain = any(each.stream is None and each.agent is None for each in self._whole_chains)
+        self._wanted = any_of([each.subject() for each in filters])
         self._matches_all = any(each == self.cover for each in filters)
 
     def covers_chain_of(self, recorded: Recorded[Event]) -> bool:
         """Whether everything that its writer wrote in its stream is read."""
-        return any(
-            each.event is None and each.stream in {None, recorded.stream} and each.agent in {None, recorded.agent}
-            for each in self._filters
+        return self._every_chain or any(
+            each.stream in {None, recorded.stream} and each.agent in {None, recorded.agent}
+            for each in self._whole_chains
         )
 
     def wants(self, subject: str) -> bool:
         """Whether a record on `subject`, which the cover matches, is one of those asked for."""
-        if self._matches_all:
-            return True
-        return any(subject_matches(subject, pattern=pattern) for pattern in self._patterns)
+        return self._matches_all or self._wanted.fullmatch(subject) is not None
 
 
 class Continuity:

@@ -1,5 +1,7 @@
 """What every event is: an immutable, validated fact with a tag `category.past_tense.vN`."""
 
+from functools import cache
+
 from lumina.events.values import Value
 
 
@@ -9,8 +11,13 @@ class Event(Value, frozen=True, kw_only=True, tag_field="type"):
 
 def type_of(event: Event | type[Event]) -> str:
     """Return the tag of an event, for instance `run.submitted.v1`."""
-    tag = event.__struct_config__.tag
-    assert isinstance(tag, str), f"{event!r} has no tag"
+    return _tag_of(event if isinstance(event, type) else event.__class__)
+
+
+@cache
+def _tag_of(kind: type[Event]) -> str:
+    tag = kind.__struct_config__.tag
+    assert isinstance(tag, str), f"{kind!r} has no tag"
     return tag
 
 

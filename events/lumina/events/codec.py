@@ -7,7 +7,7 @@ import msgspec
 from lumina.events.base import Event
 from lumina.events.catalogue import EVENT_TYPES
 from lumina.events.errors import InvalidEvent, UnknownEvent
-from lumina.events.values import checked_by_decoder
+from lumina.events.values import checked_before
 
 _encoder = msgspec.json.Encoder(order="deterministic")
 
@@ -32,7 +32,6 @@ def decode(body: bytes, *, event_type: str) -> Event:
     if event_type not in EVENT_TYPES:
         raise UnknownEvent(f"event type {event_type!r} is unknown to this version of Lumina; upgrade to read it")
     try:
-        with checked_by_decoder():
-            return _decoder(event_type).decode(body)
+        return checked_before(_decoder(event_type).decode, body)
     except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidEvent(f"{event_type}: {error}") from error

@@ -6,10 +6,12 @@ records of one stream a hash chain: `luminaposition` (from 1), `luminaprevious` 
 record to its body: `luminabody` (SHA-256 of its bytes) and `luminafields` (see `fields_digest`).
 """
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
-from typing import Annotated, Final, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta
@@ -18,7 +20,7 @@ from lumina.events.base import Event, category_of, type_of
 from lumina.events.codec import decode, encode
 from lumina.events.errors import InvalidEvent
 from lumina.events.ids import AnyEventId, AnyStreamId, EventId, StreamId, event_id
-from lumina.events.values import Digest, Milliseconds, Name, Value
+from lumina.events.values import Digest, Milliseconds, Name, Value, checked_before
 
 NO_DIGEST: Final = "0" * 64
 """What the first record of a chain names as its predecessor."""
@@ -133,6 +135,18 @@ class Sealed(Value, frozen=True, kw_only=True):
 
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_SMALL_BYTES_MAX: Final = 64
+
+
+@lru_cache(maxsize=4_096)
+def _small_digest(value: bytes) -> str:
+    """Return the digest of a short value: numbers, names and verdicts come again and again."""
+    return sha256(value).hexdigest()
+
+
+def _value_digest(value: msgspec.Raw) -> str:
+    content = bytes(value)
+    return _small_digest(content) if len(content) <= _SMALL_BYTES_MAX else sha256(content).hexdigest()
 
 
 def fields_digest(body: bytes, *, hidden: Mapping[str, str] | None = None) -> str:
@@ -141,10 +155,8 @@ def fields_digest(body: bytes, *, hidden: Mapping[str, str] | None = None) -> st
     `digest` is SHA-256 of the field's bytes. So whoever has some of the fields, and for the others these digests (given
     as `hidden`, in place of what stands there), can still compute it: that is how an export leaves fields out.
     """
-    lines = [
-        f"{name} {(hidden or {}).get(name) or sha256(value).hexdigest()}\n"
-        for name, value in _fields.decode(body).items()
-    ]
+    hidden = hidden or {}
+    lines = [f"{name} {hidden.get(name) or _value_digest(value)}\n" for name, value in _fields.decode(body).items()]
     return sha256("".join(lines).encode()).hexdigest()
 
 
@@ -156,7 +168,7 @@ def chain_digest(sealed: Sealed) -> str:
 def chain(draft: Draft[E], *, after: Head) -> tuple[Recorded[E], bytes]:
     """Return the record that `draft` becomes as the successor of `after`, and the bytes of its body."""
     body = encode(draft.event)
-    sealed = Sealed(
+    sealed = _sealed(
         id=draft.id,
         type=type_of(draft.event),
         stream=draft.stream,
@@ -169,6 +181,16 @@ def chain(draft: Draft[E], *, after: Head) -> tuple[Recorded[E], bytes]:
         fields=fields_digest(body),
     )
     return recorded_as(sealed, event=draft.event, digest=chain_digest(sealed), seq=0), body
+
+
+def is_successor(written: Recorded[Event], *, draft: Draft[Event], after: Head) -> bool:
+    """Whether `written` is the record that `chain` made of such a draft as the successor of `after`."""
+    return (
+        written.event is draft.event
+        and (written.id, written.stream, written.agent) == (draft.id, draft.stream, draft.agent)
+        and (written.time_ms, written.causation) == (draft.time_ms, draft.causation)
+        and (written.position, written.previous) == (after.position + 1, after.digest)
+    )
 
 
 def to_headers(recorded: Recorded[Event]) -> dict[str, str]:
@@ -213,7 +235,7 @@ def from_headers(headers: dict[str, str], *, body: bytes, seq: int) -> Recorded[
 def sealed_from(headers: dict[str, str], *, seq: int) -> Sealed:
     """Return the envelope that stands in `headers`. Raises InvalidEvent for one that is incomplete or malformed."""
     try:
-        return Sealed(
+        return _sealed(
             id=EventId(headers["ce-id"]),
             type=headers["ce-type"],
             stream=StreamId(headers["ce-subject"]),
@@ -227,6 +249,29 @@ def sealed_from(headers: dict[str, str], *, seq: int) -> Sealed:
         )
     except (KeyError, ValueError, msgspec.ValidationError) as error:
         raise InvalidEvent(f"record {seq}: envelope: {error}") from error
+
+
+def _pattern_of(kind: Any) -> str:
+    """Return the pattern of a constrained text, without its ends."""
+    pattern: str = get_args(kind)[1].pattern
+    return pattern.removeprefix("^").removesuffix("$(?!\n)")
+
+
+_TEXTS: Final = re.compile(
+    "\n".join(_pattern_of(each) for each in (AnyEventId, Name, AnyStreamId, Name))
+    + f"\n(?:{_pattern_of(AnyEventId)})?"
+    + f"\n{_pattern_of(Digest)}" * 3
+)
+"""All texts of an envelope, one a line: one search instead of eight, and each record that is read needs it."""
+
+
+def _sealed(**fields: Any) -> Sealed:
+    """Return the envelope. Raises ValidationError with the field that is wrong."""
+    texts = (fields[name] for name in ("id", "type", "stream", "agent"))
+    joined = "\n".join((*texts, fields["causation"] or "", fields["previous"], fields["body"], fields["fields"]))
+    if _TEXTS.fullmatch(joined) and 0 <= fields["time_ms"] < 2**53 and fields["position"] >= 1:
+        return checked_before(Sealed, **fields)
+    return Sealed(**fields)
 
 
 def recorded_as(sealed: Sealed, *, event: E, digest: str, seq: int) -> Recorded[E]:
@@ -249,16 +294,40 @@ def recorded_as(sealed: Sealed, *, event: E, digest: str, seq: int) -> Recorded[
 
 def rfc3339(time_ms: int) -> str:
     """Return `2026-11-21T09:30:00.000Z` for milliseconds since 1970."""
-    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{time_ms % 1000:03d}Z"
+    return f"{_second_text(time_ms // 1000)}.{time_ms % 1000:03d}Z"
 
 
 def from_rfc3339(text: str) -> int:
     """Return milliseconds since 1970. Raises ValueError for anything that is not an RFC 3339 time."""
+    if len(text) == _TIME_CHARACTERS and text[19] == "." and text[23] == "Z" and _is_digits(text[20:23]):
+        return _milliseconds(f"{text[:19]}Z") + int(text[20:23])
+    return _milliseconds(text)
+
+
+_TIME_CHARACTERS: Final = len("2026-11-21T09:30:00.000Z")
+
+
+def _is_digits(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
+@lru_cache(maxsize=256)
+def _second_text(second: int) -> str:
+    """Return the second; what is written or read one after the other mostly lies in the same one."""
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+@lru_cache(maxsize=256)
+def _milliseconds(text: str) -> int:
     moment = datetime.fromisoformat(text)
     return int(moment.replace(microsecond=0).timestamp()) * 1000 + moment.microsecond // 1000
 
 
 def traceparent(recorded: Recorded[Event]) -> str:
     """Return the W3C trace context: the stream is the trace, the event the span; derived, so replay gives the same."""
-    trace = sha256(recorded.stream.encode()).hexdigest()[:32]
-    return f"00-{trace}-{recorded.id[:16]}-01"
+    return f"00-{_trace(recorded.stream)}-{recorded.id[:16]}-01"
+
+
+@lru_cache(maxsize=256)
+def _trace(stream: StreamId) -> str:
+    return sha256(stream.encode()).hexdigest()[:32]

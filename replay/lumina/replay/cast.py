@@ -11,7 +11,7 @@ from lumina.agents.ports import Keeper, Worker
 from lumina.agents.sandbox import Sandbox
 from lumina.agents.specialist import Specialist
 from lumina.agents.validator import Validator
-from lumina.bus.subjects import Filter, subject_matches, subject_of
+from lumina.bus.subjects import Filter
 from lumina.events.base import Event
 from lumina.events.ids import StreamId
 from lumina.events.record import Recorded
@@ -45,12 +45,20 @@ class Inputs:
     """Tells which records are among the inputs of an agent, or what a worker is handed."""
 
     def __init__(self, filters: tuple[Filter, ...]) -> None:
-        self._patterns = [each.subject() for each in filters]
-        self._everything = Filter().subject() in self._patterns
+        self._everything = Filter() in filters
+        self._filters = filters
+        self._kinds = {each.event for each in filters}
 
     def hold(self, recorded: Recorded[Event]) -> bool:
         """Return whether some filter lets the record through."""
         if self._everything:
             return True
-        subject = subject_of(recorded.event, stream=recorded.stream, agent=recorded.agent)
-        return any(subject_matches(subject, pattern=pattern) for pattern in self._patterns)
+        kind = type(recorded.event)
+        if kind not in self._kinds and None not in self._kinds:
+            return False
+        return any(
+            each.event in {None, kind}
+            and each.stream in {None, recorded.stream}
+            and each.agent in {None, recorded.agent}
+            for each in self._filters
+        )
