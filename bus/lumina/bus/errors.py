@@ -4,6 +4,9 @@ BusError
 ├── LogUnavailable   nobody answers: whether the last append landed is unknown; do it again, it is idempotent
 ├── LogFull          nothing was stored: make room (the message says where), then go on
 ├── LogDamaged       a record is missing or changed: do not write; restore from an export or a mirror
+│   └── ArchiveBroken  an exported file is not what was written: get it again from where it comes from
+├── ArchiveTooNew    an exported file was written by a later version: upgrade to read it
+├── FieldsHidden     a record of an exported file hides fields: it can be checked, and not be read as an event
 ├── PayloadTooLarge  the record is over the server's limit: put its large part into a blob
 ├── BlobMissing      a blob that an event names is not there, or is not what its digest says
 ├── BlobsFull        no room for a blob: nothing was stored
@@ -73,3 +76,25 @@ class LogDamaged(BusError):
         super().__init__(f"record {seq}: {message}")
         self.seq = seq
         self.stream = stream
+
+
+class ArchiveBroken(LogDamaged):
+    """An exported file is not what was written. `seq` is 0 when no record is concerned.
+
+    Attributes:
+        reason: What is wrong, without the place.
+    """
+
+    def __init__(self, message: str, *, seq: int = 0, stream: StreamId | None = None) -> None:
+        super().__init__(message, seq=seq, stream=stream)
+        self.reason = message
+        if not seq:
+            self.args = (message,)
+
+
+class ArchiveTooNew(BusError):
+    """An exported file has a format that this version does not know."""
+
+
+class FieldsHidden(BusError):
+    """A record was exported without some of its fields; `lumina verify` still proves that it is the one written."""

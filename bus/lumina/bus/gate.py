@@ -19,7 +19,8 @@ import msgspec
 from msgspec import Meta
 
 from lumina.bus.errors import CheckpointFailed, LogDamaged
-from lumina.bus.log import Delivery, EventLog
+from lumina.bus.log import Delivery, EventLog, Originals
+from lumina.bus.stored import Stored
 from lumina.bus.subjects import Filter
 from lumina.events.base import Event
 from lumina.events.ids import AnyEventId, EventId, StreamId
@@ -30,12 +31,8 @@ SAVE_EVERY_S: Final = 0.25
 CHECKPOINT_BYTES_MAX: Final = 4_096
 
 
-class InspectedLog(EventLog, Protocol):
+class InspectedLog(EventLog, Originals, Protocol):
     """A log that can be asked which one it is, and for one record."""
-
-    async def log_id(self) -> str:
-        """Return what was drawn when it was created."""
-        ...
 
     async def at(self, seq: int) -> Recorded[Event] | None:
         """Return the record at `seq`, None when there is none."""
@@ -260,6 +257,12 @@ class GuardedLog:
     ) -> AsyncGenerator[Recorded[Event], None]:
         """See `EventLog`."""
         return self._log.read(filters, after=after, until=until)
+
+    def originals(
+        self, filters: Sequence[Filter] = (Filter(),), *, after: int = 0, until: int | None = None
+    ) -> AsyncGenerator[Stored, None]:
+        """See `Originals`."""
+        return self._log.originals(filters, after=after, until=until)
 
     def follow(
         self, filters: Sequence[Filter] = (Filter(),), *, after: int = 0

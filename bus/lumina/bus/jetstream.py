@@ -9,6 +9,7 @@ Read: batches of direct gets, no consumer. Follow: the same, woken by the stream
 """
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Final
 
 import anyio
@@ -20,7 +21,7 @@ from lumina.bus.decoding import decoded
 from lumina.bus.errors import LogDamaged, LogFull, LogUnavailable, PayloadTooLarge
 from lumina.bus.log import Delivery
 from lumina.bus.pulls import pull_requests
-from lumina.bus.stored import FULL_CODES, Ack, ApiError, Batch, Stored, StoredMessages
+from lumina.bus.stored import FULL_CODES, Ack, ApiError, Batch, Stored, StoredMessages, published
 from lumina.bus.subjects import LOG_ID_METADATA, LOG_STREAM, Filter, subject_of, tail_subject
 from lumina.bus.transport import Arrival, Message, Reconnected, Subscription, Transport, patiently
 from lumina.events.base import Event
@@ -184,6 +185,21 @@ class JetStreamLog:
         self, filters: Sequence[Filter] = (Filter(),), *, after: int = 0, until: int | None = None
     ) -> AsyncGenerator[Recorded[Event], None]:
         """See `EventLog`."""
+        async with aclosing(self._read(filters, after=after, until=until)) as records:
+            async for _, recorded in records:
+                yield recorded
+
+    async def originals(
+        self, filters: Sequence[Filter] = (Filter(),), *, after: int = 0, until: int | None = None
+    ) -> AsyncGenerator[Stored, None]:
+        """See `Originals`."""
+        async with aclosing(self._read(filters, after=after, until=until)) as records:
+            async for stored, _ in records:
+                yield published(stored)
+
+    async def _read(
+        self, filters: Sequence[Filter], *, after: int, until: int | None
+    ) -> AsyncGenerator[tuple[Stored, Recorded[Event]], None]:
         reading = _Reading(filters, after=after)
         last_seq = await self.last_seq()
         reading.check_not_beyond(last_seq)
@@ -198,7 +214,7 @@ class JetStreamLog:
                     break
                 recorded = reading.take(stored)
                 if recorded is not None:
-                    yield recorded
+                    yield stored, recorded
             more = more and batch.pending > 0 and reading.seq < end
         reading.continuity.end(end)
 

@@ -7,6 +7,7 @@ collector, which closes it a little later.
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
+from lumina.bus.stored import Stored
 from lumina.bus.subjects import Filter
 from lumina.events.base import Event
 from lumina.events.ids import EventId, StreamId
@@ -44,6 +45,25 @@ class Records(Protocol):
         Raises:
             LogDamaged: With the sequence at which the log can't be trusted. Nothing is ever skipped.
             LogUnavailable: The log can't be reached.
+        """
+        ...
+
+
+class Originals(Records, Protocol):
+    """Records that can also be had as the bytes that they are, to be written to another place bit for bit."""
+
+    async def log_id(self) -> str:
+        """Return what was drawn when the log was created; it tells one log from another."""
+        ...
+
+    def originals(
+        self, filters: Sequence[Filter] = (Filter(),), *, after: int = 0, until: int | None = None
+    ) -> AsyncGenerator[Stored, None]:
+        """Yield what `read` yields, checked in the same way, as messages: subject, headers and bytes of the body.
+
+        The headers are those with which the record was published; what a server adds when it is read is left out.
+
+        Raises as `read` does.
         """
         ...
 

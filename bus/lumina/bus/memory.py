@@ -6,6 +6,7 @@ in it went through the same bytes as on the wire.
 
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from hashlib import sha256
 from typing import Final
 
@@ -16,10 +17,12 @@ import msgspec
 from lumina.bus.checks import Continuity, Scope
 from lumina.bus.errors import BlobMissing, BlobsFull, LogDamaged, PayloadTooLarge
 from lumina.bus.log import Delivery
+from lumina.bus.stored import Stored
 from lumina.bus.subjects import Filter, subject_matches, subject_of
 from lumina.bus.transport import Inbox, Message
 from lumina.bus.workers import ACK_WAIT_S, WORKER_ROLES
 from lumina.events.base import Event
+from lumina.events.codec import encode
 from lumina.events.ids import EventId, StreamId
 from lumina.events.record import Draft, Head, Recorded, chain, from_headers, to_headers
 
@@ -136,6 +139,14 @@ class MemoryLog:
             if reading.take(recorded, trusted=number >= self._given):
                 yield recorded
         reading.continuity.end(end)
+
+    async def originals(
+        self, filters: Sequence[Filter] = (Filter(),), *, after: int = 0, until: int | None = None
+    ) -> AsyncGenerator[Stored, None]:
+        """See `Originals`."""
+        async with aclosing(self.read(filters, after=after, until=until)) as records:
+            async for each in records:
+                yield Stored(each.seq, _subject(each), to_headers(each), encode(each.event))
 
     async def follow(
         self, filters: Sequence[Filter] = (Filter(),), *, after: int = 0

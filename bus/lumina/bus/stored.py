@@ -1,7 +1,7 @@
 """Reads stored messages of a JetStream stream without a consumer: one, the last, or a batch (direct get, ADR-31)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -16,6 +16,12 @@ BATCH_BYTES_MAX: Final = 8 * 2**20
 FULL_CODES: Final = frozenset({10002, 10023, 10047, 10077, 10122})
 """With which JetStream says that a stream, an account or the disk has no room."""
 
+ADDED_WHEN_READ: Final = frozenset(
+    {"Nats-Stream", "Nats-Subject", "Nats-Sequence", "Nats-Time-Stamp", "Nats-Num-Pending", "Nats-Last-Sequence"}
+    | {"Nats-UpTo-Sequence"}
+)
+"""Headers that a direct get adds to those of the message."""
+
 _NOT_FOUND: Final = 404
 _END_OF_BATCH: Final = 204
 
@@ -28,6 +34,12 @@ class Stored:
     subject: str
     headers: dict[str, str]
     payload: bytes
+
+
+def published(stored: Stored) -> Stored:
+    """Return a message with the headers that it was published with."""
+    headers = {name: value for name, value in stored.headers.items() if name not in ADDED_WHEN_READ}
+    return replace(stored, headers=headers)
 
 
 @dataclass(frozen=True, slots=True)
