@@ -2,6 +2,9 @@
 
 ReplayError
 ├── RunUnknown       the log holds no record of this run: check the id
+├── BadBreakpoint    an expression that can't be asked: mend it at the place that the message shows
+├── SeqOutside       the run has no record there: the message names the nearest
+├── ForkProblem      a fork that can't be meant: the message says what to ask for instead
 └── BlobLost         a blob is gone, changed, or not what its record says: the proof reports it as damage
 """
 
@@ -16,3 +19,15 @@ class RunUnknown(ReplayError):
 
 class BlobLost(ReplayError):
     """A blob is not what a record says. The message names the blob and the record."""
+
+
+class BadBreakpoint(ReplayError):
+    """An expression is wrong. The message has a line with the expression and one that points at the mistake."""
+
+
+class SeqOutside(ReplayError):
+    """The run has no record with this sequence."""
+
+
+class ForkProblem(ReplayError):
+    """A wish about a fork can't be fulfilled. The message says why, and what can."""
