@@ -49,6 +49,12 @@ def undecided(recorded: Recorded[Event]) -> Difference:
     return Difference(field="record", recorded=_text(msgspec.to_builtins(recorded.event)), decided=NOTHING)
 
 
+def missing(decided: Recorded[Event], *, before: Recorded[Event]) -> Difference:
+    """Return the difference between a record and the decision that should stand before it, and is nowhere."""
+    earlier = f"{decided.type} {decided.id} in {decided.stream}, which was decided before it and is not there"
+    return Difference(field="record", recorded=f"{before.type} {before.id}", decided=earlier)
+
+
 def _inside(path: str, recorded: Any, decided: Any) -> Difference | None:
     if isinstance(recorded, msgspec.Struct) and type(recorded) is type(decided):
         for field in recorded.__struct_fields__:

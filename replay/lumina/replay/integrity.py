@@ -1,63 +1,96 @@
 """Whether a run is whole: what `run.closed` says about its chains, and the blobs that its records name."""
 
+from collections import deque
 from collections.abc import Iterator
-from hashlib import sha256
-from typing import Any
+from contextlib import aclosing
+from functools import cache
+from typing import Any, Final
 
 import msgspec
+from msgspec import inspect
 
-from lumina.agents.orchestrator import RUN_PREFIX
+from lumina.agents.closing import root_of
+from lumina.bus.log import Records
+from lumina.bus.subjects import Filter
 from lumina.events.base import Event
 from lumina.events.catalogue import WRITERS
 from lumina.events.ids import StreamId, root_event_id
 from lumina.events.record import Recorded
-from lumina.events.run import RunClosed
+from lumina.events.run import ChainHead, RunClosed, RunForked, RunSubmitted
 from lumina.events.timer import TimerElapsed
 from lumina.events.values import BlobRef
 from lumina.replay.report import Difference
 
+RECENT_MAX: Final = 64
+"""Of how many records at the end of a chain the digests are kept; older ones are read again when they are needed."""
 
-class Chains:
-    """The digests of every open run by writer, to compare with what `run.closed` says about them."""
+
+class _Chain:
+    """How long a writer's chain in an open run is, and the digests at its end."""
 
     def __init__(self) -> None:
-        self._digests: dict[StreamId, dict[str, list[str]]] = {}
-        self._closed: set[StreamId] = set()
+        self.count = 0
+        self.recent: deque[str] = deque(maxlen=RECENT_MAX)
 
-    @property
-    def closed(self) -> int:
-        """How many runs have ended."""
-        return len(self._closed)
+    def add(self, digest: str) -> None:
+        self.count += 1
+        self.recent.append(digest)
 
-    def take(self, recorded: Recorded[Event]) -> str | None:
-        """Return what is wrong with the run that a record closes, else None."""
-        if recorded.stream in self._closed or not recorded.stream.startswith(RUN_PREFIX):
-            return None
-        chains = self._digests.setdefault(recorded.stream, {})
-        chains.setdefault(recorded.agent, []).append(recorded.digest)
+
+class Chains:
+    """The chains of every open run, to compare with what `run.closed` says about them."""
+
+    def __init__(self, events: Records) -> None:
+        self._events = events
+        self._open: dict[StreamId, dict[str, _Chain]] = {}
+
+    async def take(self, recorded: Recorded[Event]) -> str | None:
+        """Return what is wrong with the run that a record closes, else None.
+
+        Raises:
+            LogDamaged: A part of a chain that was read again is not whole.
+        """
+        chains = self._open.get(recorded.stream)
+        if chains is None:
+            # Only with these words a run begins; what else stands here is late, or belongs to a node.
+            if recorded.position != 1 or not isinstance(recorded.event, RunSubmitted | RunForked):
+                return None
+            chains = self._open[recorded.stream] = {}
+        chains.setdefault(recorded.agent, _Chain()).add(recorded.digest)
         if not isinstance(recorded.event, RunClosed):
             return None
-        self._closed.add(recorded.stream)
-        return _fault(recorded, recorded.event, chains=self._digests.pop(recorded.stream))
+        del self._open[recorded.stream]
+        return await self._fault(recorded, recorded.event, chains=chains)
 
+    async def _fault(self, recorded: Recorded[Event], closed: RunClosed, *, chains: dict[str, _Chain]) -> str | None:
+        """Return why `closed` does not speak of these chains. What landed after the decision to close is late."""
+        root = root_of(closed.chains)
+        if root != closed.root:
+            return f"its root is {closed.root}, but that of its chains is {root}"
+        if sum(head.count for head in closed.chains) != closed.records:
+            return f"it counts {closed.records} records, its chains {sum(head.count for head in closed.chains)}"
+        for head in closed.chains:
+            chain = chains.get(head.agent, _Chain())
+            if head.count > chain.count:
+                return f"it names {head.count} records by {head.agent}; {chain.count} stand before it"
+            if head.count and (digest := await self._digest(chain, head=head, closing=recorded)) != head.digest:
+                return f"record {head.count} by {head.agent} has digest {digest}, not {head.digest}"
+        own = next((head.count for head in closed.chains if head.agent == recorded.agent), 0)
+        if own != recorded.position - 1:
+            return f"it names {own} records by its own writer, but is that writer's record {recorded.position}"
+        return None
 
-def _fault(recorded: Recorded[Event], closed: RunClosed, *, chains: dict[str, list[str]]) -> str | None:
-    """Return why `closed` does not speak of these chains. Records that landed after the decision to close are late."""
-    root = sha256("".join(f"{head.agent} {head.count} {head.digest}\n" for head in closed.chains).encode()).hexdigest()
-    if root != closed.root:
-        return f"its root is {closed.root}, but that of its chains is {root}"
-    if sum(head.count for head in closed.chains) != closed.records:
-        return f"it counts {closed.records} records, its chains {sum(head.count for head in closed.chains)}"
-    for head in closed.chains:
-        digests = chains.get(head.agent, [])
-        if head.count > len(digests):
-            return f"it names {head.count} records by {head.agent}; {len(digests)} stand before it"
-        if head.count and digests[head.count - 1] != head.digest:
-            return f"record {head.count} by {head.agent} has digest {digests[head.count - 1]}, not {head.digest}"
-    own = next((head.count for head in closed.chains if head.agent == recorded.agent), 0)
-    if own != recorded.position - 1:
-        return f"it names {own} records by its own writer, but is that writer's record {recorded.position}"
-    return None
+    async def _digest(self, chain: _Chain, *, head: ChainHead, closing: Recorded[Event]) -> str:
+        """Return the digest of the record of a chain that `head` names by its place."""
+        late = chain.count - head.count
+        if late < len(chain.recent):
+            return chain.recent[-1 - late]
+        which = Filter(stream=closing.stream, agent=head.agent)
+        async with aclosing(self._events.read((which,), until=closing.seq)) as records:
+            async for each in records:
+                if each.position == head.count:
+                    return each.digest
+        return "that can't be found any more"
 
 
 def root_difference(recorded: Recorded[Event]) -> Difference | None:
@@ -78,14 +111,29 @@ def root_difference(recorded: Recorded[Event]) -> Difference | None:
 
 def blob_refs(value: Any) -> Iterator[BlobRef]:
     """Yield every blob that an event names, in the order of its fields."""
-    match value:
-        case BlobRef():
-            yield value
-        case msgspec.Struct():
-            for field in value.__struct_fields__:
-                yield from blob_refs(getattr(value, field))
-        case tuple():
-            for item in value:
-                yield from blob_refs(item)
+    if isinstance(value, BlobRef):
+        yield value
+    elif isinstance(value, msgspec.Struct):
+        for field in _bearing(type(value)):
+            yield from blob_refs(getattr(value, field))
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from blob_refs(item)
+
+
+@cache
+def _bearing(kind: type[msgspec.Struct]) -> tuple[str, ...]:
+    """Return the fields in which a blob may be named: few of all that there are."""
+    return tuple(field.name for field in msgspec.structs.fields(kind) if _may_name(inspect.type_info(field.type)))
+
+
+def _may_name(kind: inspect.Type) -> bool:
+    match kind:
+        case inspect.StructType(cls=cls):
+            return issubclass(cls, BlobRef) or bool(_bearing(cls))
+        case inspect.Metadata(type=inner) | inspect.VarTupleType(item_type=inner):
+            return _may_name(inner)
+        case inspect.TupleType(item_types=several) | inspect.UnionType(types=several):
+            return any(_may_name(each) for each in several)
         case _:
-            pass  # numbers, texts and the like name nothing
+            return False  # numbers, texts and the like

@@ -1,8 +1,12 @@
 """What a proof found: its verdict, and on failure the one place to look at."""
 
 from enum import Enum
+from typing import Final
 
 import msgspec
+
+UNKNOWN_CODE: Final = "unknown"
+BROKEN_MAX: Final = 1_000
 
 
 class Status(Enum):
@@ -49,11 +53,16 @@ class Divergence(msgspec.Struct, frozen=True, kw_only=True):
         at: The record; when one is missing, the record that stands in its place.
         difference: Where.
         causes: The record's cause, the cause of that, and so on to the root.
+        recorded_by: Version of the code that decided when it was written, as its node announced it; `unknown` if it
+            did not.
+        decided_by: Version of the code that decided now.
     """
 
     at: Link
     difference: Difference
     causes: tuple[Link, ...] = ()
+    recorded_by: str = UNKNOWN_CODE
+    decided_by: str = UNKNOWN_CODE
 
 
 class Damage(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,16 +85,19 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         run: Which; None for the whole log.
+        parents: The runs that it is a fork of, the nearest first; they are proved with it.
         records: How many were looked at.
         decided: How many records of each agent were decided again and found equal.
-        blobs: How many blobs were found whole.
+        blobs: How many blobs were read and found whole.
         closed: Whether the run has ended; for the whole log, how many have.
         pending: Decisions that are not in the log yet: of a keeper that is at work, or that was stopped.
-        broken: Invariants that don't hold, if they were asked for; `status` does not speak of them.
+        broken: Invariants that don't hold, if they were asked for, up to `BROKEN_MAX`; `status` does not speak of them.
+        broken_more: How many more there were.
     """
 
     run: str | None
     status: Status
+    parents: tuple[str, ...] = ()
     records: int = 0
     decided: dict[str, int] = {}
     blobs: int = 0
@@ -94,6 +106,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     divergence: Divergence | None = None
     damage: Damage | None = None
     broken: tuple[Broken, ...] = ()
+    broken_more: int = 0
 
     def lines(self) -> tuple[str, ...]:
         """Return the report for people, the verdict first."""
@@ -106,9 +119,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             return (f"{name}: damaged{where}", f"  {self.damage.reason}")
         verdict = "invariants broken" if self.broken else "ok"
         lines = [f"{name}: {verdict}; {self.records} records, decided again: {counts or 'none'}; {self.blobs} blobs"]
+        if self.parents:
+            lines.append(f"  proved with the runs that it is a fork of: {', '.join(self.parents)}")
         if self.pending:
             lines.append(f"  {self.pending} decisions are not in the log yet")
         lines += [f"  record {one.at.seq} ({one.at.type}): {one.invariant}: {one.reason}" for one in self.broken]
+        if self.broken_more:
+            lines.append(f"  and {self.broken_more} more")
         return tuple(lines)
 
 
@@ -119,5 +136,6 @@ def _divergence_lines(divergence: Divergence) -> tuple[str, ...]:
         f"  field     {difference.field}",
         f"  recorded  {difference.recorded}",
         f"  decided   {difference.decided}",
+        f"  code      recorded by {divergence.recorded_by}, decided by {divergence.decided_by}",
         *(f"  because of record {link.seq}: {link.type} {link.id} by {link.agent}" for link in divergence.causes),
     )

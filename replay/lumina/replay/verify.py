@@ -6,158 +6,211 @@ The rest comes from outside and is testimony: a submission, a node's announcemen
 a tool or a program really answered (the raw results). Of these only form, writer, digest and chain can be proved.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from lumina.bus.errors import LogDamaged
-from lumina.bus.log import Blobs, EventLog
+from lumina.bus.log import Blobs, Records
 from lumina.bus.subjects import Filter
 from lumina.events.base import Event
-from lumina.events.ids import EventId, StreamId
+from lumina.events.ids import StreamId
 from lumina.events.node import NodeAnnounced
 from lumina.events.record import Recorded
+from lumina.events.run import RunClosed
 from lumina.replay.cast import Cast, whole_cast
+from lumina.replay.causes import causes_of
 from lumina.replay.comparing import link_of
 from lumina.replay.errors import BlobLost, RunUnknown
 from lumina.replay.integrity import Chains, blob_refs, root_difference
 from lumina.replay.invariants import Invariants
 from lumina.replay.keepers import KeeperProof
-from lumina.replay.report import Broken, Damage, Difference, Divergence, Link, Report, Status
+from lumina.replay.parents import fork_fault, parents_of
+from lumina.replay.report import BROKEN_MAX, UNKNOWN_CODE, Broken, Damage, Difference, Divergence, Report, Status
 from lumina.replay.workers import Shelf, WorkerProof
 
 
 async def verify_run(
-    log: EventLog, blobs: Blobs, run: StreamId, *, cast: Cast | None = None, invariants: bool = False
+    events: Records,
+    blobs: Blobs,
+    run: StreamId,
+    *,
+    cast: Cast | None = None,
+    invariants: bool = False,
+    code: str = UNKNOWN_CODE,
 ) -> Report:
-    """Prove one run. The governor's part depends on all runs before, so its inputs are read from the log's start.
+    """Prove one run, and with a fork all runs that it descends from.
+
+    The governor's part depends on all runs before, so its inputs are read from the start.
+
+    Args:
+        events: A log, or a file that was exported from one.
+        blobs: What the records name.
+        run: Which.
+        cast: Who decides; all agents of today's code if not given.
+        invariants: Check the laws of histories, too.
+        code: The version of the code that decides, for the report of a divergence.
 
     Raises:
-        RunUnknown: The log holds no record of it.
+        RunUnknown: There is no record of it.
         LogUnavailable: The log can't be reached.
     """
-    cast = await _cast_of(log) if cast is None else cast
-    filters = (Filter(stream=run), *cast.governor.inputs, Filter(agent=cast.governor.name))
-    proof = _Proof(cast, blobs=blobs, run=run, invariants=invariants)
+    cast = await _cast_of(events) if cast is None else cast
+    try:
+        parents = await parents_of(run, events=events)
+    except LogDamaged as error:
+        damage = Damage(seq=error.seq, reason=str(error))
+        return Report(run=run, status=Status.DAMAGED, damage=damage)
+    streams = tuple(Filter(stream=stream) for stream in (run, *parents))
+    filters = (*streams, *cast.governor.inputs, Filter(agent=cast.governor.name))
+    proof = _Proof(cast, events=events, blobs=blobs, runs=(run, *parents), invariants=invariants, code=code)
     # To the log's end: where the run ends can't be known from a log that may have lost its last record.
-    report = await proof.report(log, records=log.read(filters))
+    report = await proof.report(events.read(filters))
     if report.status is Status.OK and not report.records:
         raise RunUnknown(f"the log holds no run {run!r}")
     return report
 
 
-async def verify_all(log: EventLog, blobs: Blobs, *, cast: Cast | None = None, invariants: bool = False) -> Report:
-    """Prove the whole log in one pass. Raises LogUnavailable."""
-    cast = await _cast_of(log) if cast is None else cast
-    proof = _Proof(cast, blobs=blobs, run=None, invariants=invariants)
-    return await proof.report(log, records=log.read())
+async def verify_all(
+    events: Records,
+    blobs: Blobs,
+    *,
+    cast: Cast | None = None,
+    invariants: bool = False,
+    code: str = UNKNOWN_CODE,
+) -> Report:
+    """Prove the whole log in one pass. See `verify_run`. Raises LogUnavailable."""
+    cast = await _cast_of(events) if cast is None else cast
+    proof = _Proof(cast, events=events, blobs=blobs, runs=(), invariants=invariants, code=code)
+    return await proof.report(events.read())
 
 
-async def _cast_of(log: EventLog) -> Cast:
+async def _cast_of(events: Records) -> Cast:
     """Return all agents of the node that announced itself in the log; it is called `local` unless its owner says so."""
     try:
-        announced = await log.last(Filter(event=NodeAnnounced))
+        announced = await events.last(Filter(event=NodeAnnounced))
     except LogDamaged:
         return whole_cast()  # the proof meets the damage in its place, and reports it
     return whole_cast() if announced is None else whole_cast(announced.stream)
 
 
-_Place = tuple[Recorded[Event], Difference]
-"""A record that diverges, and in what."""
+_Place = tuple[Recorded[Event], Difference, str]
+"""A record that diverges, in what, and the code that wrote it."""
 
 
 class _Proof:
-    """One pass over the records."""
+    """One pass over the records. Without `runs` all runs are proved, else these, of which the first was asked for."""
 
-    def __init__(self, cast: Cast, *, blobs: Blobs, run: StreamId | None, invariants: bool) -> None:
-        self._run = run
+    def __init__(
+        self,
+        cast: Cast,
+        *,
+        events: Records,
+        blobs: Blobs,
+        runs: tuple[StreamId, ...],
+        invariants: bool,
+        code: str,
+    ) -> None:
+        self._events = events
+        self._runs = runs
         self._shelf = Shelf(blobs)
-        self._orchestrator = KeeperProof(cast.orchestrator)
-        self._governor = KeeperProof(cast.governor)
-        self._workers = WorkerProof(cast.workers, shelf=self._shelf)
-        self._chains = Chains()
-        self._invariants = Invariants(run=run) if invariants else None
+        self._orchestrator = KeeperProof(cast.orchestrator, events=events)
+        self._governor = KeeperProof(cast.governor, events=events)
+        self._workers = WorkerProof(cast.workers, shelf=self._shelf, events=events)
+        self._chains = Chains(events)
+        self._invariants = Invariants(run=runs[0] if runs else None) if invariants else None
         self._broken: list[Broken] = []
+        self._broken_more = 0
         self._records = 0
+        self._closed = 0
         self._suspect: _Place | None = None
+        self._recorded_by = UNKNOWN_CODE
+        self._decided_by = code
 
-    async def report(self, log: EventLog, *, records: AsyncIterator[Recorded[Event]]) -> Report:
+    async def report(self, records: AsyncGenerator[Recorded[Event], None]) -> Report:
         """Return the verdict: at the first record that fails, or at the end."""
         try:
-            async for recorded in records:
-                found = await self._take(recorded)
-                if isinstance(found, Damage):
-                    return self._verdict(Status.DAMAGED, damage=found)
-                if found is not None:
-                    at, difference = found
-                    divergence = Divergence(at=link_of(at), difference=difference, causes=await _causes(log, of=at))
-                    return self._verdict(Status.DIVERGED, divergence=divergence)
+            async with aclosing(records):
+                async for recorded in records:
+                    found = await self._take(recorded)
+                    if isinstance(found, Damage):
+                        return self._verdict(Status.DAMAGED, damage=found)
+                    if found is not None:
+                        return self._verdict(Status.DIVERGED, divergence=await self._divergence(found))
         except LogDamaged as error:
             return self._verdict(Status.DAMAGED, damage=Damage(seq=error.seq, reason=str(error)))
         return self._verdict(Status.OK)
 
+    async def _divergence(self, place: "_Place") -> Divergence:
+        recorded, difference, recorded_by = place
+        return Divergence(
+            at=link_of(recorded),
+            difference=difference,
+            causes=await causes_of(recorded, events=self._events),
+            recorded_by=recorded_by,
+            decided_by=self._decided_by,
+        )
+
     async def _take(self, recorded: Recorded[Event]) -> "_Place | Damage | None":
         """Return what is wrong, once it is known to matter."""
         if self._invariants is not None:
-            self._broken.extend(self._invariants.take(recorded))
-        if self._run not in {None, recorded.stream}:
-            self._look_aside(recorded)
+            self._note(self._invariants.take(recorded))
+        if isinstance(recorded.event, NodeAnnounced):
+            self._recorded_by = recorded.event.code or UNKNOWN_CODE
+        if self._runs and recorded.stream not in self._runs:
+            await self._look_aside(recorded)
             return None
         self._records += 1
         if self._suspect is not None:
             return self._suspect
-        if (fault := self._chains.take(recorded)) is not None:
+        fault = await self._chains.take(recorded) or await fork_fault(recorded, events=self._events)
+        if fault is not None:
             return Damage(seq=recorded.seq, reason=f"{recorded.type} speaks of other records: {fault}")
         self._workers.notice(recorded)
         try:
             difference = (
                 root_difference(recorded)
-                or self._orchestrator.take(recorded)
-                or self._governor.take(recorded)
+                or await self._orchestrator.take(recorded)
+                or await self._governor.take(recorded)
                 or await self._workers.take(recorded)
             )
             if difference is None:
                 await self._find_blobs(recorded)
         except BlobLost as error:
             return Damage(seq=recorded.seq, reason=str(error))
-        return None if difference is None else (recorded, difference)
+        if isinstance(recorded.event, RunClosed) and recorded.stream in (self._runs[:1] or {recorded.stream}):
+            self._closed += 1
+        return None if difference is None else (recorded, difference, self._recorded_by)
 
-    def _look_aside(self, recorded: Recorded[Event]) -> None:
+    def _note(self, broken: tuple[Broken, ...]) -> None:
+        room = BROKEN_MAX - len(self._broken)
+        self._broken.extend(broken[:room])
+        self._broken_more += len(broken[room:])
+
+    async def _look_aside(self, recorded: Recorded[Event]) -> None:
         """Take a record of another run: a governor that diverges there matters when this run goes on after it."""
-        if self._suspect is None and (difference := self._governor.take(recorded)) is not None:
-            self._suspect = (recorded, difference)
+        if self._suspect is None and (difference := await self._governor.take(recorded)) is not None:
+            self._suspect = (recorded, difference, self._recorded_by)
 
     async def _find_blobs(self, recorded: Recorded[Event]) -> None:
         """Look for every blob that the record names. Raises BlobLost."""
         for ref in blob_refs(recorded.event):
-            if ref.digest not in self._shelf.whole:
-                await self._shelf(ref.digest, named_by=recorded)
-            size = self._shelf.whole[ref.digest]
+            size = await self._shelf.size(ref.digest, named_by=recorded)
             if size != ref.size:
                 raise BlobLost(f"blob {ref.digest} has {size} bytes; record {recorded.seq} says {ref.size}")
 
     def _verdict(self, status: Status, *, divergence: Divergence | None = None, damage: Damage | None = None) -> Report:
         keepers = {proof.keeper.name: proof.equal for proof in (self._orchestrator, self._governor)}
         return Report(
-            run=self._run,
+            run=self._runs[0] if self._runs else None,
             status=status,
+            parents=self._runs[1:],
             records=self._records,
             decided={**keepers, **self._workers.equal},
-            blobs=len(self._shelf.whole),
-            closed=self._chains.closed,
+            blobs=self._shelf.found,
+            closed=self._closed,
             pending=self._orchestrator.pending + self._governor.pending,
             divergence=divergence,
             damage=damage,
             broken=tuple(self._broken),
+            broken_more=self._broken_more,
         )
-
-
-async def _causes(log: EventLog, *, of: Recorded[Event]) -> tuple[Link, ...]:
-    """Return what led to a record, the nearest cause first. Causes cross streams, so the whole log is read."""
-    known: dict[EventId, tuple[Link, EventId | None]] = {}
-    async for recorded in log.read(until=of.seq):
-        known[recorded.id] = (link_of(recorded), recorded.causation)
-    causes: list[Link] = []
-    cause = of.causation
-    while cause is not None and cause in known:
-        link, cause = known.pop(cause)
-        causes.append(link)
-    return tuple(causes)
