@@ -98,10 +98,13 @@ def submitted(
 class Scene:
     """One run: what landed in it, in order, and the orchestrator that answered."""
 
-    def __init__(self) -> None:
-        """Begin with an empty log."""
+    def __init__(self, run: StreamId = RUN, *, log: list[Recorded[Event]] | None = None) -> None:
+        """Begin with an empty log, or in one where other runs stand, of which this one may be a fork."""
+        self.run = run
+        self.log: list[Recorded[Event]] = [] if log is None else log
         self.records: list[Recorded[Event]] = []
-        self.now_ms = START_MS
+        self.shared: tuple[Recorded[Event], ...] = ()
+        self.now_ms = max((recorded.time_ms for recorded in self.log), default=START_MS)
         self.last: tuple[Recorded[Event], ...] = ()
         self._decider = Decider(Orchestrator())
         self._heads: dict[str, Head] = {}
@@ -109,26 +112,26 @@ class Scene:
     def hear(self, event: Event, *, agent: str, to: Recorded[Event] | None = None) -> tuple[Recorded[Event], ...]:
         """Let `agent` say `event` and return the orchestrator's answers; both stand in the log then."""
         self.now_ms += 10
-        slot = root_event_id(RUN, name=f"{agent}/{len(self.records)}")
+        slot = root_event_id(self.run, name=f"{agent}/{len(self.records)}")
         if to is not None:
             slot = event_id(to.id, agent=agent, ordinal=sum(record.causation == to.id for record in self.records))
         draft = Draft(
             event=event,
             id=slot,
-            stream=RUN,
+            stream=self.run,
             agent=agent,
             time_ms=self.now_ms,
             causation=None if to is None else to.id,
         )
         said, _ = chain(draft, after=self._heads.get(agent, Head()))
-        answers = self._decider.take(self._land(said))
+        answers = self._decider.take(self._land(said), history=self.shared)
         self.last = tuple(self._land(answer) for answer in answers)
         return self.last
 
     def _land(self, said: Recorded[Event]) -> Recorded[Event]:
         """Return the record as it is read back, and check what must hold of it."""
         body = encode(said.event)
-        landed = from_headers(to_headers(said), body=body, seq=len(self.records) + 1)
+        landed = from_headers(to_headers(said), body=body, seq=len(self.log) + 1)
         assert encode(landed.event) == body
         assert landed.event == said.event
         assert self._heads.get(said.agent, Head()).position + 1 == landed.position
@@ -141,11 +144,12 @@ class Scene:
                 self._check_root(landed.event)
         self._heads[said.agent] = Head(position=landed.position, digest=landed.digest)
         self.records.append(landed)
+        self.log.append(landed)
         return landed
 
     def _check_evidence(self, accepted: StepAccepted) -> None:
         """Law: no acceptance without a passed validation and execution of the same code."""
-        by_id = {record.id: record.event for record in self.records}
+        by_id = {record.id: record.event for record in (*self.shared, *self.records)}
         validation, execution = by_id[accepted.validation], by_id[accepted.execution]
         assert isinstance(validation, ValidationFinished)
         assert isinstance(execution, ExecutionFinished)
@@ -169,7 +173,7 @@ class Scene:
     @property
     def state(self) -> RunState:
         """What the orchestrator knows; only while the run goes on."""
-        state = self._decider.state(RUN)
+        state = self._decider.state(self.run)
         assert state is not None
         return state
 

@@ -74,7 +74,7 @@ def in_decision_order(records: Sequence[Recorded[Event]]) -> list[Recorded[Event
     inputs: list[Recorded[Event]] = []
     known = {recorded.id for recorded in records}
     for recorded in records:
-        if recorded.agent == "orchestrator" and recorded.causation in known:
+        if recorded.agent == "orchestrator" and recorded.causation is not None and recorded.causation in known:
             answers.setdefault(recorded.causation, []).append(recorded)
         else:
             inputs.append(recorded)

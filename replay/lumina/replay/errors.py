@@ -4,6 +4,7 @@ ReplayError
 ├── RunUnknown       the log holds no record of this run: check the id
 ├── BadBreakpoint    an expression that can't be asked: mend it at the place that the message shows
 ├── SeqOutside       the run has no record there: the message names the nearest
+├── NotRedactable    what an export was asked to hide can't be hidden: the message says why
 ├── ForkProblem      a fork that can't be meant: the message says what to ask for instead
 └── BlobLost         a blob is gone, changed, or not what its record says: the proof reports it as damage
 """
@@ -31,3 +32,7 @@ class SeqOutside(ReplayError):
 
 class ForkProblem(ReplayError):
     """A wish about a fork can't be fulfilled. The message says why, and what can."""
+
+
+class NotRedactable(ReplayError):
+    """A field can't be hidden, or there is none of this name. The message names it, or those that there are."""
