@@ -21,6 +21,7 @@ from lumina.cli.terminal import Terminal
 from lumina.events.errors import EventError
 from lumina.models.errors import BadConfiguration, ModelError
 from lumina.projections.errors import NoSuchRun, ProjectionError
+from lumina.replay.errors import BadBreakpoint, ReplayError, RunUnknown, SeqOutside
 
 T = TypeVar("T")
 
@@ -104,9 +105,9 @@ def code_of(error: BaseException) -> Exit | None:
             return error.code
         case LogDamaged():
             return Exit.DAMAGED
-        case NoSuchRun() | BadConfiguration():
+        case NoSuchRun() | BadConfiguration() | RunUnknown() | SeqOutside() | BadBreakpoint():
             return Exit.USAGE
-        case BusError() | AgentError() | EventError() | ModelError() | ProjectionError():
+        case BusError() | AgentError() | EventError() | ModelError() | ProjectionError() | ReplayError():
             return Exit.FAILED
         case OSError() if error.filename is not None:
             return Exit.FAILED

@@ -14,6 +14,8 @@ MODULES: Final = {
     "run": ("run",),
     "look": ("runs", "show", "watch", "logs", "cancel"),
     "proof": ("verify",),
+    "replay": ("replay",),
+    "diff": ("diff",),
     "system": ("up", "ps", "down", "agent"),
     "catalogues": ("specialists", "schema", "credentials"),
     "demo": ("demo", "examples"),
