@@ -72,9 +72,9 @@ class Archive:
         self._file.close()
 
     @property
-    def redacted(self) -> bool:
-        """Whether some records hide fields. These can't be read as events; `lines` has them."""
-        return self.manifest.hidden_records > 0
+    def partial(self) -> bool:
+        """Whether fields or blobs were left out: what is there can be proved whole, but nothing decided again."""
+        return self.manifest.hidden_records > 0 or self.manifest.blobs_left_out > 0
 
     def lines(self) -> Iterator[Line]:
         """Yield the records as they stand in the file, in order, all of them. Digests are not looked at.
@@ -82,12 +82,13 @@ class Archive:
         Raises:
             ArchiveBroken: The file is not what was written.
         """
-        manifest, count, seq, first = self.manifest, 0, 0, 0
+        manifest, count, seq, first, hidden = self.manifest, 0, 0, 0, 0
         try:
             with self._file.member(RECORDS) as stream:
                 while text := stream.readline(LINE_BYTES_MAX + 1):
                     line = line_from(text, after=seq)
                     count, seq, first = count + 1, line.seq, first or line.seq
+                    hidden += bool(line.hidden)
                     yield line
         except ArchiveBroken as error:
             raise ArchiveBroken(error.reason, seq=error.seq or seq + 1) from error
@@ -97,6 +98,8 @@ class Archive:
                 f"from {manifest.first_seq} to {manifest.last_seq}"
             )
             raise ArchiveBroken(reason, seq=seq + 1)
+        if hidden != manifest.hidden_records:
+            raise ArchiveBroken(f"{hidden:,} records hide fields; it says that {manifest.hidden_records:,} do")
 
     async def originals(
         self, filters: Sequence[Filter] = (Filter(),), *, after: int = 0, until: int | None = None
@@ -141,12 +144,12 @@ class Archive:
             if not scope.wants(subject):
                 continue
             stored, recorded = _record(line)
-            if self._covers_chain_of(recorded):
+            if self.covers_chain_of(recorded):
                 continuity.check(recorded)
             yield stored, recorded
         continuity.end(end)
 
-    def _covers_chain_of(self, recorded: Recorded[Event]) -> bool:
+    def covers_chain_of(self, recorded: Recorded[Event]) -> bool:
         """Whether everything that its writer wrote in its stream stands in the file."""
         return (
             self.manifest.whole

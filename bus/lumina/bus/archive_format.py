@@ -17,7 +17,7 @@ from lumina.bus.stored import Stored
 from lumina.bus.subjects import LOG_PREFIX
 from lumina.events.errors import InvalidEvent
 from lumina.events.ids import AnyStreamId
-from lumina.events.record import Sealed, chain_digest, fields_digest, sealed_from
+from lumina.events.record import Sealed, chain_digest, fields_digest, headers_of, sealed_from
 from lumina.events.values import Count, Digest, Milliseconds, Name, Value
 
 FORMAT: Final = 1
@@ -181,13 +181,17 @@ def subject_from(line: Line) -> str:
 
 
 def hide(line: Line, *, names: Mapping[str, str]) -> Line:
-    """Return the line with the values of the fields `names` replaced by their digests, which `names` gives."""
+    """Return the line with the values of the fields `names` replaced by their digests, which `names` gives.
+
+    Of its headers those of the envelope are kept: nothing can be restored from such a line.
+    """
     parts: list[bytes] = []
     for name, value in _fields.decode(line.body).items():
         shown = msgspec.json.encode(names[name]) if name in names else bytes(value)
         parts.append(b"%s:%s" % (msgspec.json.encode(name), shown))
     body = b"{%s}" % b",".join(parts)
-    return msgspec.structs.replace(line, body=body.decode(), hidden=tuple(sorted(names)))
+    headers = {name: value for name, value in line.headers.items() if name.startswith("ce-")}
+    return Line(seq=line.seq, headers=headers, body=body.decode(), hidden=tuple(sorted(names)))
 
 
 def fields_of(body: str) -> dict[str, str]:
@@ -219,6 +223,8 @@ def check_hidden(line: Line) -> Sealed:
 def _fault(line: Line, *, sealed: Sealed) -> str | None:
     """Return what is wrong with a record that hides fields."""
     fields = fields_of(line.body)
+    if line.headers != headers_of(sealed, digest=line.headers.get("ce-luminadigest", "")):
+        return "its envelope is not written as one is"
     hidden = {name: fields[name] for name in line.hidden}
     digests = {name: value.strip('"') for name, value in hidden.items()}
     if chain_digest(sealed) != line.headers.get("ce-luminadigest"):

@@ -195,6 +195,11 @@ def is_successor(written: Recorded[Event], *, draft: Draft[Event], after: Head) 
 
 def to_headers(recorded: Recorded[Event]) -> dict[str, str]:
     """Return the CloudEvents headers of a record. All values are printable ASCII."""
+    return headers_of(recorded, digest=recorded.digest)
+
+
+def headers_of(recorded: Recorded[Event] | Sealed, *, digest: str) -> dict[str, str]:
+    """Return the headers of an envelope with this digest."""
     headers = {
         "ce-specversion": "1.0",
         "ce-id": recorded.id,
@@ -210,7 +215,7 @@ def to_headers(recorded: Recorded[Event]) -> dict[str, str]:
         "ce-luminaprevious": recorded.previous,
         "ce-luminabody": recorded.body,
         "ce-luminafields": recorded.fields,
-        "ce-luminadigest": recorded.digest,
+        "ce-luminadigest": digest,
     }
     if recorded.causation is not None:
         headers["ce-causationid"] = recorded.causation
@@ -254,7 +259,7 @@ def sealed_from(headers: dict[str, str], *, seq: int) -> Sealed:
 def _pattern_of(kind: Any) -> str:
     """Return the pattern of a constrained text, without its ends."""
     pattern: str = get_args(kind)[1].pattern
-    return pattern.removeprefix("^").removesuffix("$(?!\n)")
+    return pattern.removeprefix("^").removesuffix(r"$(?!\n)")
 
 
 _TEXTS: Final = re.compile(
@@ -323,7 +328,7 @@ def _milliseconds(text: str) -> int:
     return int(moment.replace(microsecond=0).timestamp()) * 1000 + moment.microsecond // 1000
 
 
-def traceparent(recorded: Recorded[Event]) -> str:
+def traceparent(recorded: Recorded[Event] | Sealed) -> str:
     """Return the W3C trace context: the stream is the trace, the event the span; derived, so replay gives the same."""
     return f"00-{_trace(recorded.stream)}-{recorded.id[:16]}-01"
 

@@ -4,13 +4,11 @@ That is: the run's own records and those of the runs that it is a fork of, and t
 from the log's start, since what it granted to this run depends on all that it had granted before.
 """
 
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
 import msgspec
 
-from lumina.agents.ancestry import GENERATIONS_MAX
 from lumina.bus.archive_format import Covers
 from lumina.bus.log import Records
 from lumina.bus.subjects import Filter
@@ -20,12 +18,12 @@ from lumina.events.codec import decode
 from lumina.events.errors import EventError
 from lumina.events.ids import EventId, StreamId
 from lumina.events.node import NodeAnnounced
-from lumina.events.record import Recorded
-from lumina.events.run import RunClosed, RunForked
+from lumina.events.run import RunClosed
 from lumina.events.schema import schema_of
 from lumina.replay.cast import whole_cast
 from lumina.replay.errors import RunUnknown
 from lumina.replay.integrity import blob_refs
+from lumina.replay.parents import parents_of
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,27 +74,13 @@ async def share_of(log: Records, run: StreamId) -> Share:
 
 async def _family(log: Records, run: StreamId) -> tuple[tuple[StreamId, ...], int | None]:
     """Return the run and those that it is a fork of, and its last record when it has ended."""
-    runs = [run]
-    first, last, closed = None, 0, False
+    seen, last, closed = False, 0, False
     async with aclosing(log.read((Filter(stream=run),))) as records:
         async for recorded in records:
-            first = first or recorded
-            last, closed = recorded.seq, closed or isinstance(recorded.event, RunClosed)
-    if first is None:
+            seen, last, closed = True, recorded.seq, closed or isinstance(recorded.event, RunClosed)
+    if not seen:
         raise RunUnknown(f"the log holds no run {run!r}")
-    while isinstance(first.event, RunForked) and first.event.parent not in runs and len(runs) <= GENERATIONS_MAX:
-        parent = StreamId(first.event.parent)
-        runs.append(parent)
-        found = await _first(log.read((Filter(stream=parent),)))
-        if found is None:
-            break
-        first = found
-    return tuple(runs), last if closed else None
-
-
-async def _first(records: AsyncGenerator[Recorded[Event], None]) -> Recorded[Event] | None:
-    async with aclosing(records) as found:
-        return await anext(found, None)
+    return (run, *await parents_of(run, events=log)), last if closed else None
 
 
 async def _answered(log: Records, *, filters: tuple[Filter, ...], governor: str, last: int) -> int:

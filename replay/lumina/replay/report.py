@@ -93,6 +93,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         pending: Decisions that are not in the log yet: of a keeper that is at work, or that was stopped.
         broken: Invariants that don't hold, if they were asked for, up to `BROKEN_MAX`; `status` does not speak of them.
         broken_more: How many more there were.
+        hidden_records: Of an exported file: how many records hide fields.
+        blobs_left_out: Of an exported file: how many blobs are named and not there. If this or the number before is
+            not 0, OK means only that what is there is what was written: nothing was decided again.
     """
 
     run: str | None
@@ -107,6 +110,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     damage: Damage | None = None
     broken: tuple[Broken, ...] = ()
     broken_more: int = 0
+    hidden_records: int = 0
+    blobs_left_out: int = 0
 
     def lines(self) -> tuple[str, ...]:
         """Return the report for people, the verdict first."""
@@ -117,6 +122,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         if self.damage is not None:
             where = f" at record {self.damage.seq}" if self.damage.seq else ""
             return (f"{name}: damaged{where}", f"  {self.damage.reason}")
+        if self.hidden_records or self.blobs_left_out:
+            return _partial_lines(self, name=name)
         verdict = "invariants broken" if self.broken else "ok"
         lines = [f"{name}: {verdict}; {self.records} records, decided again: {counts or 'none'}; {self.blobs} blobs"]
         if self.parents:
@@ -127,6 +134,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         if self.broken_more:
             lines.append(f"  and {self.broken_more} more")
         return tuple(lines)
+
+
+def _partial_lines(report: Report, *, name: str) -> tuple[str, ...]:
+    return (
+        f"{name}: whole, but not decided again; {report.records} records, {report.blobs} blobs",
+        f"  {report.hidden_records} records hide fields and {report.blobs_left_out} blobs were left out of this file",
+        "  proved: envelopes, visible values, digests, chains and roots; not proved: what the agents decided",
+    )
 
 
 def _divergence_lines(divergence: Divergence) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ a tool or a program really answered (the raw results). Of these only form, write
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from lumina.bus.archive import Archive
 from lumina.bus.errors import LogDamaged
 from lumina.bus.log import Blobs, Records
 from lumina.bus.subjects import Filter
@@ -17,8 +18,9 @@ from lumina.events.ids import StreamId
 from lumina.events.node import NodeAnnounced
 from lumina.events.record import Recorded
 from lumina.events.run import RunClosed
+from lumina.replay.bundle_integrity import prove_file
 from lumina.replay.cast import Cast, whole_cast
-from lumina.replay.causes import causes_of
+from lumina.replay.causal import causes_of
 from lumina.replay.comparing import link_of
 from lumina.replay.errors import BlobLost, RunUnknown
 from lumina.replay.integrity import Chains, blob_refs, root_difference
@@ -54,6 +56,8 @@ async def verify_run(
         RunUnknown: There is no record of it.
         LogUnavailable: The log can't be reached.
     """
+    if isinstance(events, Archive) and events.partial:
+        return await prove_file(events, run=run)
     cast = await _cast_of(events) if cast is None else cast
     try:
         parents = await parents_of(run, events=events)
@@ -79,6 +83,8 @@ async def verify_all(
     code: str = UNKNOWN_CODE,
 ) -> Report:
     """Prove the whole log in one pass. See `verify_run`. Raises LogUnavailable."""
+    if isinstance(events, Archive) and events.partial:
+        return await prove_file(events, run=None)
     cast = await _cast_of(events) if cast is None else cast
     proof = _Proof(cast, events=events, blobs=blobs, runs=(), invariants=invariants, code=code)
     return await proof.report(events.read())
