@@ -16,6 +16,8 @@ MODULES: Final = {
     "proof": ("verify",),
     "replay": ("replay",),
     "diff": ("diff",),
+    "explain": ("explain",),
+    "fork": ("fork", "invalidate"),
     "system": ("up", "ps", "down", "agent"),
     "catalogues": ("specialists", "schema", "credentials"),
     "demo": ("demo", "examples"),

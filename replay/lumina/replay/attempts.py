@@ -17,7 +17,7 @@ from lumina.events.generation import GenerationFinished, GenerationOutcome, Gene
 from lumina.events.ids import EventId
 from lumina.events.lease import LeaseExpired, LeaseGranted, LeaseRefused
 from lumina.events.record import Recorded
-from lumina.events.run import PlannedStep, RunForked, RunPlanned
+from lumina.events.run import PlannedStep, RunClosed, RunForked, RunPlanned
 from lumina.events.step import AttemptStarted, StepAccepted, StepFailed
 from lumina.events.timer import TimerElapsed
 from lumina.events.validation import ValidationFinished, ValidationRequested, ValidationVerdict
@@ -110,19 +110,25 @@ class Ladders(msgspec.Struct, kw_only=True):
     Attributes:
         outstanding: The open question per step; 0 is the plan.
         latest: The newest record about each attempt, by step and number.
+        closed: What comes now is late.
     """
 
     steps: dict[int, StepStory] = {}
     plan_faults: list[Fault] = []
     outstanding: dict[int, Recorded[Event]] = {}
     latest: dict[tuple[int, int], Recorded[Event]] = {}
+    closed: bool = False
 
 
 def ladders_of(records: Iterable[Recorded[Event]]) -> Ladders:
     """Return what the records tell, of a run in the order of `slots.place`."""
     told = Ladders()
     for recorded in records:
-        _fold(told, recorded)
+        told.closed = (told.closed or isinstance(recorded.event, RunClosed)) and not isinstance(
+            recorded.event, RunForked
+        )
+        if not told.closed:
+            _fold(told, recorded)
     return told
 
 

@@ -47,6 +47,10 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
         """Return all records that make up the run, in decision order."""
         return place(self.records, history=self.history)
 
+    def submitted(self) -> RunSubmitted | None:
+        """Return what was asked of it, with all that forks changed."""
+        return submitted_of(self.placed())
+
 
 class Because(msgspec.Struct, frozen=True, kw_only=True):
     """A record on the way from where two runs were still alike. `common` marks the last slot that both have."""
@@ -111,7 +115,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         asked: What was asked differently: request, options, models, specialists, files, cases.
         first: The first slot, in decision order, that differs in what matters; None when none does.
         result: The first thing that the world said differently, when `first` is only a question or a decision.
-        differing: All slots that differ, in decision order.
+        differing: All slots that differ, in decision order; `different` says how many.
         equal: How many slots are equal in what matters.
         pending: How many slots an open run may still come to fill.
     """
@@ -122,13 +126,35 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     first: SlotDifference | None
     result: SlotDifference | None
     differing: tuple[SlotDifference, ...]
+    different: int
     equal: int
     pending: int
 
     @property
     def differs(self) -> bool:
         """Whether anything that matters is different."""
-        return bool(self.asked or self.differing)
+        return bool(self.asked) or self.different > 0
+
+
+def submitted_of(records: Iterable[Placed]) -> RunSubmitted | None:
+    """Return what was asked of a run, with all that forks changed in it."""
+    found: RunSubmitted | None = None
+    for each in records:
+        match each.recorded.event:
+            case RunSubmitted() as event if found is None:
+                found = event
+            case RunForked() as event if found is not None:
+                named = {specialist.name: specialist for specialist in event.specialists}
+                found = msgspec.structs.replace(
+                    found,
+                    request=found.request if event.request is None else event.request,
+                    options=found.options if event.options is None else event.options,
+                    models=event.models or found.models,
+                    specialists=tuple(named.get(one.name, one) for one in found.specialists),
+                )
+            case _:
+                pass
+    return found
 
 
 def compare(a: Told, b: Told) -> Comparison:
@@ -158,6 +184,7 @@ def compare(a: Told, b: Told) -> Comparison:
         first=first,
         result=None if result is None or result is first else result,
         differing=differing,
+        different=len(differing),
         equal=equal,
         pending=len(pending),
     )
@@ -171,7 +198,7 @@ class _Indexed:
         self.placed: Mapping[str, Placed] = {each.slot.name: each for each in records}
         self.begun = {each.slot.name for each in records if isinstance(each.recorded.event, RunSubmitted | RunForked)}
         self.names: Mapping[str, str] = {each.recorded.id: f"slot {each.slot.name}" for each in records}
-        self.submitted = _submitted(records)
+        self.submitted = submitted_of(records)
         self.asked = {} if self.submitted is None else facts(self.submitted, slots=self.names)
         self.answered = {(each.slot.above, each.recorded.agent) for each in records}
         self.named = _named(told, records, submitted=self.submitted)
@@ -193,27 +220,6 @@ class _Indexed:
             if above is None or above in found or said_nothing:
                 found.add(slot)
         return found
-
-
-def _submitted(records: Iterable[Placed]) -> RunSubmitted | None:
-    """Return what was asked of a run, with all that forks changed in it."""
-    found: RunSubmitted | None = None
-    for each in records:
-        match each.recorded.event:
-            case RunSubmitted() as event if found is None:
-                found = event
-            case RunForked() as event if found is not None:
-                named = {specialist.name: specialist for specialist in event.specialists}
-                found = msgspec.structs.replace(
-                    found,
-                    request=found.request if event.request is None else event.request,
-                    options=found.options if event.options is None else event.options,
-                    models=event.models or found.models,
-                    specialists=tuple(named.get(one.name, one) for one in found.specialists),
-                )
-            case _:
-                pass
-    return found
 
 
 def _named(told: Told, records: Sequence[Placed], *, submitted: RunSubmitted | None) -> Named:

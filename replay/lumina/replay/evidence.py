@@ -44,6 +44,8 @@ def evidence_of(fault: Fault, *, blobs: Mapping[str, bytes]) -> tuple[Evidence, 
             found = _lint(fault, event, blobs=blobs)
         case ExecutionFinished() as event if fault.kind is FaultKind.RUN:
             found = _run(fault, event)
+        case GenerationFinished() if fault.kind is FaultKind.REPEATED and fault.code is not None:
+            found = [_piece(fault, "detail", f"code {fault.code.digest[:12]} again")]
         case LeaseRefused() as event:
             found = _refused(fault, event)
         case TimerElapsed(timer=timer):

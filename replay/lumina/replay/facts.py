@@ -58,7 +58,7 @@ def facts(event: Event, *, slots: Mapping[str, str]) -> dict[str, str]:
     if isinstance(event, RunForked):
         return {}  # what it asks for is told as what the fork was asked
     left_out = NOT_COMPARED.get(type(event), frozenset())
-    return dict(_leaves(msgspec.to_builtins(event), path="", left_out=left_out, slots=slots))
+    return dict(_leaves(event, path="", left_out=left_out, slots=slots))
 
 
 def differences(a: Mapping[str, str], b: Mapping[str, str]) -> tuple[FieldDifference, ...]:
@@ -74,16 +74,17 @@ def differences(a: Mapping[str, str], b: Mapping[str, str]) -> tuple[FieldDiffer
 def _leaves(value: Any, *, path: str, left_out: frozenset[str], slots: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     if path in left_out:
         return
+    if isinstance(value, msgspec.Struct):  # field by field, since defaults are left out of what is encoded
+        value = {field: getattr(value, field) for field in value.__struct_fields__}
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             yield from _leaves(inner, path=f"{path}.{key}" if path else str(key), left_out=left_out, slots=slots)
     elif isinstance(value, list | tuple) and value:
         for index, inner in enumerate(value):
             yield from _leaves(inner, path=f"{path}[{index}]", left_out=left_out, slots=slots)
-    elif isinstance(value, str):
-        yield path, msgspec.json.encode(slots.get(value, value)).decode()
     else:
-        yield path, msgspec.json.encode(value).decode()
+        told = slots.get(value, value) if isinstance(value, str) else value
+        yield path, msgspec.json.encode(told).decode()
 
 
 def _cut(text: str) -> str:
