@@ -1,4 +1,4 @@
-"""`lumina verify`: decides a run, or all of them, again from the log and compares every byte."""
+"""`lumina verify`: decides a run, or all of them, again from the log or a file and compares every byte."""
 
 from typing import Annotated
 
@@ -6,21 +6,26 @@ import msgspec
 import typer
 from rich.text import Text
 
+from lumina.agents.version import code_version
+from lumina.bus.errors import LogDamaged
 from lumina.cli.app import HomeOption, JsonOption, app, out, print_json, work
-from lumina.cli.errors import UsageProblem
+from lumina.cli.errors import UsageProblem, first_leaf
 from lumina.cli.exits import Exit
 from lumina.cli.home import Home
-from lumina.cli.look import reading
 from lumina.cli.place import Bus, bus
 from lumina.cli.session import Plan, system
+from lumina.cli.sources import source
 from lumina.events.ids import StreamId
-from lumina.replay.report import Report, Status
+from lumina.replay.report import Damage, Report, Status
 from lumina.replay.verify import verify_all, verify_run
 
 
 @app.command()
 def verify(
-    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Run id, or enough of its beginning.")] = None,
+    run: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUN|FILE]", help="Run id, or enough of its beginning; or an exported file."),
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="The whole log.")] = False,
     invariants: Annotated[bool, typer.Option("--invariants", help="Check the laws of histories, too.")] = False,
     json_lines: JsonOption = False,
@@ -28,18 +33,24 @@ def verify(
 ) -> None:
     """Decide every agent's part again, with no model, sandbox or linter, and compare every byte with the log.
 
-    Exit codes: 0 equal, 3 diverged (the first difference is shown), 5 the log is damaged (with the record).
+    A fork is proved together with the runs that it descends from. What the processes of this data folder saw last of
+    the log must still stand there, so that a log that was put back to an older state is noticed, too.
+
+    Exit codes: 0 equal, 3 diverged (the first difference is shown, with its causes and both code versions), 5 the log
+    is damaged (with the record); 1 with --invariants when a law of histories is broken.
     """
 
     async def job(found: Home) -> Exit:
         if (run is None) != everything:
             raise UsageProblem("give either a run or --all: lumina verify RUN | lumina verify --all")
-        if run is None:
-            async with system(found, plan=Plan(agents=False)) as place, bus(place, role="client") as connected:
-                report = await verify_all(connected.events, connected.blobs, invariants=invariants)
-        else:
-            async with reading(found) as (connected, reader):
-                report = await verified(connected, run=StreamId(reader.find(run)), invariants=invariants)
+        try:
+            report = await _proof(found, run=run, invariants=invariants)
+        except (LogDamaged, BaseExceptionGroup) as error:
+            # Found while the log was opened: by the checkpoints, or where the views were caught up.
+            leaf = first_leaf(error)
+            if not isinstance(leaf, LogDamaged):
+                raise
+            report = Report(run=run, status=Status.DAMAGED, damage=Damage(seq=leaf.seq, reason=str(leaf)))
         if json_lines:
             print_json(msgspec.json.encode(report))
         else:
@@ -51,9 +62,18 @@ def verify(
     raise typer.Exit(work(job, home=home))
 
 
-async def verified(connected: Bus, *, run: StreamId, invariants: bool = False) -> Report:
+async def _proof(home: Home, *, run: str | None, invariants: bool) -> Report:
+    """Return the proof of a run, of a file, or of the whole log."""
+    if run is None:
+        async with system(home, plan=Plan(agents=False)) as place, bus(place, role="client") as connected:
+            return await verify_all(connected.events, connected.blobs, invariants=invariants, code=code_version())
+    async with source(home, name=run) as found:
+        return await verify_run(found.events, found.blobs, found.run, invariants=invariants, code=code_version())
+
+
+async def verified(connected: Bus, *, run: StreamId) -> Report:
     """Return the proof of one run."""
-    return await verify_run(connected.events, connected.blobs, run, invariants=invariants)
+    return await verify_run(connected.events, connected.blobs, run, code=code_version())
 
 
 def print_report(report: Report) -> None:

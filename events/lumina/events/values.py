@@ -10,6 +10,7 @@ effects as they are, and what was recorded before can still be decided again.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from enum import Enum
 from functools import cache
 from typing import Annotated, Any, Final, TypeVar, get_type_hints
 
@@ -72,7 +73,7 @@ def checked_before(build: Callable[..., T], *arguments: Any, **fields: Any) -> T
         _decoding.reset(token)
 
 
-class Canonical(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Canonical(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """An immutable struct with one encoding: equal structs have equal bytes, and defaults are left out of them."""
 
     def __post_init__(self) -> None:
@@ -103,10 +104,22 @@ class Value(Canonical, frozen=True, kw_only=True):
 
 @cache
 def _defaults(kind: type[msgspec.Struct]) -> tuple[tuple[str, Any], ...]:
-    """Return the fields of `kind` that have a default, and these."""
+    """Return the fields of `kind` that have a default which an equal value need not be, and these."""
     return tuple(
-        (field.name, field.default) for field in msgspec.structs.fields(kind) if field.default is not msgspec.NODEFAULT
+        (field.name, field.default)
+        for field in msgspec.structs.fields(kind)
+        if field.default is not msgspec.NODEFAULT and not _is_one(field.default)
     )
+
+
+def _is_one(value: Any) -> bool:
+    """Whether there is but one such object in CPython: what equals it, and has its type, is it."""
+    return (
+        value is None or isinstance(value, bool | Enum) or value in {"", ()} or (type(value) is int and value in _INTS)
+    )
+
+
+_INTS: Final = range(-5, 257)
 
 
 @cache
