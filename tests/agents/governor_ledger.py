@@ -102,6 +102,7 @@ class Ledger:
             offer = self._offer(request.ask.model)
             assert offer is not None, "an unknown model is refused at once"
             assert offer.bytes_estimated <= self._most(offer), "what can never fit is refused at once"
+            assert request.ask.cloud or not offer.cloud, "what is not permitted is refused at once"
 
     def _doubt(self, node: NodeAnnounced) -> None:
         """Forget what was known to be loaded; what the new configuration describes otherwise must not be used."""
@@ -118,6 +119,7 @@ class Ledger:
         self._end(granted.request, "granted")
         offer = self._offer(granted.ask.model)
         assert offer is not None, "only offered models are granted"
+        assert granted.ask.cloud or not offer.cloud, "the cloud is never lent without a reason"
         calls = sum(1 for other in self.out.values() if other.instance == granted.instance)
         assert calls < offer.slots, "no more calls than slots"
         assert granted.expires_at > self._clock_ms, "a lease lasts"
@@ -171,6 +173,10 @@ class Ledger:
             case Refusal.NEVER_FITS:
                 assert offer is not None
                 assert refused.bytes_needed == offer.bytes_estimated > refused.bytes_max == self._most(offer)
+            case Refusal.NOT_PERMITTED:
+                assert offer is not None
+                assert offer.cloud, "only the cloud needs a permission"
+                assert not request.ask.cloud, "who has a reason is not refused for want of one"
             case Refusal.NO_NODE:
                 assert self.node is None, "there is no node"
                 assert self._clock_ms - request.since_ms >= NODE_WAIT_MS, "it waited"

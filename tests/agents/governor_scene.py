@@ -46,9 +46,9 @@ def local(model: str, size: int, *, slots: int = 1, instances_max: int = 1, pinn
     )
 
 
-def remote(model: str, *, slots: int = 1) -> ModelOffer:
+def remote(model: str, *, slots: int = 1, cloud: bool = False) -> ModelOffer:
     """Return the offer of a model that a server elsewhere holds."""
-    return ModelOffer(model=model, backend=Backend.OPENAI, bytes_estimated=0, context=8192, slots=slots)
+    return ModelOffer(model=model, backend=Backend.OPENAI, bytes_estimated=0, context=8192, slots=slots, cloud=cloud)
 
 
 def node(*models: ModelOffer, bytes_max: int = 4 * GB, idle_ms: int = 300_000, file: str = "a") -> NodeAnnounced:
@@ -56,8 +56,8 @@ def node(*models: ModelOffer, bytes_max: int = 4 * GB, idle_ms: int = 300_000, f
     return NodeAnnounced(node=LOCAL, bytes_max=bytes_max, models=models, idle_ms=idle_ms, configuration=file * 64)
 
 
-def ask(model: str) -> Ask:
-    """Return a question to a model."""
+def ask(model: str, *, cloud: str = "") -> Ask:
+    """Return a question to a model; `cloud` says why one on machines of others may be asked."""
     return Ask(
         purpose=Purpose.CODE,
         step=1,
@@ -65,6 +65,7 @@ def ask(model: str) -> Ask:
         model=model,
         brief="print the primes",
         sampling=Sampling(temperature=0.0, seed=1, tokens_max=100),
+        cloud=cloud,
     )
 
 
@@ -128,9 +129,9 @@ class Scene:
         """Let the node announce itself."""
         return self.take(announced, stream=LOCAL, agent="node")
 
-    def ask(self, model: str, *, run: str = "r-1") -> tuple[Event, ...]:
+    def ask(self, model: str, *, run: str = "r-1", cloud: str = "") -> tuple[Event, ...]:
         """Let a run ask a model."""
-        return self.take(GenerationRequested(ask=ask(model)), stream=run, agent="orchestrator")
+        return self.take(GenerationRequested(ask=ask(model, cloud=cloud)), stream=run, agent="orchestrator")
 
     def last_request(self) -> EventId:
         """Return the id of the newest request."""

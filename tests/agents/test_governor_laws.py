@@ -17,12 +17,13 @@ from lumina.events.node import NodeAnnounced, UnloadReason, UnloadRequested
 from lumina.events.record import NO_DIGEST, Recorded
 
 SMALL, MIDDLE, LARGE = local("small", GB // 2, instances_max=3), local("middle", GB), local("large", 3 * GB)
-WIDE, PINNED, AWAY = (
+WIDE, PINNED, AWAY, CLOUD = (
     local("wide", GB, slots=3, instances_max=2),
     local("pinned", GB, pinned=True),
     remote("away", slots=2),
+    remote("cloud", slots=2, cloud=True),
 )
-OFFERS = (SMALL, MIDDLE, LARGE, WIDE, PINNED, AWAY)
+OFFERS = (SMALL, MIDDLE, LARGE, WIDE, PINNED, AWAY, CLOUD)
 RUNS = st.sampled_from(["r-1", "r-2", "r-3"])
 NODES = st.builds(
     lambda models, bytes_max, file: node(*models, bytes_max=bytes_max, idle_ms=60_000, file=file),
@@ -51,13 +52,13 @@ class GovernorMachine(RuleBasedStateMachine):
         """Let the node start again, with the same or another configuration."""
         self.scene.announce(announced)
 
-    @rule(pick=st.data(), run=RUNS, times=st.integers(1, 3))
-    def ask(self, pick: st.DataObject, run: str, times: int) -> None:
+    @rule(pick=st.data(), run=RUNS, times=st.integers(1, 3), cloud=st.sampled_from(["", "permitted"]))
+    def ask(self, pick: st.DataObject, run: str, times: int, cloud: str) -> None:
         """Let a run ask a model, mostly one that the node has."""
         known = self.scene.ledger.node.models if self.scene.ledger.node else OFFERS
         models = [*(offer.model for offer in known), "small", "unheard-of"]
         for model in pick.draw(st.lists(st.sampled_from(models), min_size=times, max_size=times)):
-            self.scene.ask(model, run=run)
+            self.scene.ask(model, run=run, cloud=cloud)
 
     @precondition(lambda self: self.scene.ledger.out)
     @rule(pick=st.data(), outcome=st.sampled_from(GenerationOutcome), load_ms=st.none() | st.integers(1, 60_000))

@@ -1,150 +1,26 @@
 """Each invariant is broken once, at the record that breaks it, and by nothing in what took place."""
 
-from collections.abc import Callable
-
 import msgspec
 import pytest
+from tests.replay.law_scene import RUN, Story, another_asks, submission
 
 from lumina.bus.memory import MemoryBlobs, MemoryLog
-from lumina.events.base import Event
-from lumina.events.contract import Form, Language, OutputContract
-from lumina.events.execution import ExecutionFinished, ExecutionVerdict
-from lumina.events.generation import Ask, GenerationRequested, Purpose, Sampling
+from lumina.events.generation import GenerationRequested
 from lumina.events.ids import EventId, StreamId
-from lumina.events.lease import LeaseExpired, LeaseGranted, LeaseReleased
-from lumina.events.node import Backend, ModelOffer, ModelUnloaded, NodeAnnounced
-from lumina.events.record import NO_DIGEST, Recorded
-from lumina.events.run import RunCancelRequested, RunClosed, RunOptions, RunStatus, RunSubmitted
-from lumina.events.step import AttemptStarted, Rung, StepAccepted, StepFailed
-from lumina.events.timer import TimerElapsed
-from lumina.events.validation import ValidationFinished, ValidationVerdict
-from lumina.events.values import BlobRef
+from lumina.events.late import is_late
+from lumina.events.lease import LeaseRefused, Refusal
+from lumina.events.run import RunCancelRequested, RunClosed, RunStatus
+from lumina.events.step import StepFailed
 from lumina.replay import invariants as law
 from lumina.replay.invariants import Invariants
-from lumina.replay.scribe import Scribe
-
-RUN = "r-a"
-CODE = BlobRef(digest="c" * 64, size=10, media_type="text/x-python")
-RAW = BlobRef(digest="d" * 64, size=10, media_type="application/json")
-CONTRACT = OutputContract(language=Language.PYTHON, form=Form.SCRIPT)
-Break = Callable[[Scribe], Recorded[Event]]
-
-
-def ask(attempt: int = 1) -> Ask:
-    """Return a question to the model `demo`."""
-    return Ask(
-        purpose=Purpose.CODE,
-        step=1,
-        attempt=attempt,
-        model="demo",
-        brief="print 1",
-        sampling=Sampling(temperature=0.0, seed=1, tokens_max=10),
-    )
-
-
-def announced(*, bytes_max: int = 10_000, slots: int = 1) -> NodeAnnounced:
-    """Return a node that offers the model `demo`."""
-    offer = ModelOffer(model="demo", backend=Backend.LLAMA_CPP, bytes_estimated=4000, context=2048, slots=slots)
-    return NodeAnnounced(node="local", bytes_max=bytes_max, models=(offer,), idle_ms=1000, configuration=NO_DIGEST)
-
-
-def opened(*, attempts_max: int = 3, slots: int = 1, bytes_max: int = 10_000) -> Scribe:
-    """Write a node and a run."""
-    scribe = Scribe()
-    scribe.root(announced(bytes_max=bytes_max, slots=slots), stream="local", agent="node")
-    options = RunOptions(attempts_max=attempts_max)
-    submitted = RunSubmitted(request="print 1", options=options, specialists=(), models=())
-    scribe.root(submitted, stream=RUN, agent="client")
-    return scribe
-
-
-def requested(scribe: Scribe) -> Recorded[Event]:
-    """Ask for code."""
-    return scribe.answer(GenerationRequested(ask=ask()), to=scribe.records[1], agent="orchestrator")
-
-
-def granted(scribe: Scribe, request: Recorded[Event], *, instance: str = "demo#1", size: int = 4000) -> Recorded[Event]:
-    """Grant a lease."""
-    event = LeaseGranted(
-        request=request.id,
-        ask=ask(),
-        node="local",
-        instance=instance,
-        load=True,
-        bytes_reserved=size,
-        context=2048,
-        expires_at=2_000_000_000_000,
-    )
-    return scribe.answer(event, to=request, agent="governor")
-
-
-def validated(scribe: Scribe, *, code: str = CODE.digest, passed: bool = True) -> Recorded[Event]:
-    """Let the validator speak."""
-    cause = scribe.records[-1]
-    event = ValidationFinished(
-        request=cause.id,
-        step=1,
-        attempt=1,
-        code=code,
-        verdict=ValidationVerdict.PASSED if passed else ValidationVerdict.FAILED,
-        findings=(),
-        effect=NO_DIGEST,
-        raw=RAW,
-    )
-    return scribe.answer(event, to=cause, agent="validator")
-
-
-def executed(scribe: Scribe, *, code: str = CODE.digest, passed: bool = True) -> Recorded[Event]:
-    """Let the sandbox speak."""
-    cause = scribe.records[-1]
-    event = ExecutionFinished(
-        request=cause.id,
-        step=1,
-        attempt=1,
-        code=code,
-        verdict=ExecutionVerdict.PASSED if passed else ExecutionVerdict.FAILED,
-        tier="bubblewrap",
-        exit_code=0,
-        stdout="",
-        stderr="",
-        checks=(),
-        artifacts=(),
-        wall_ms=1,
-        effect=NO_DIGEST,
-        raw=RAW,
-    )
-    return scribe.answer(event, to=cause, agent="sandbox")
-
-
-def accepted(scribe: Scribe, *, validation: EventId, execution: EventId) -> Recorded[Event]:
-    """Accept the code on this evidence."""
-    event = StepAccepted(step=1, attempt=1, code=CODE, validation=validation, execution=execution)
-    return scribe.answer(event, to=scribe.records[-1], agent="orchestrator")
-
-
-def closed(scribe: Scribe) -> Recorded[Event]:
-    """End the run."""
-    event = RunClosed(status=RunStatus.FAILED, reason="", results=(), tokens=0, records=0, chains=(), root=NO_DIGEST)
-    return scribe.answer(event, to=scribe.records[-1], agent="orchestrator")
-
-
-def started(scribe: Scribe, attempt: int) -> Recorded[Event]:
-    """Start an attempt."""
-    event = AttemptStarted(step=1, attempt=attempt, attempts_max=3, rung=Rung.SAMPLE, model="demo", reason="")
-    return scribe.answer(event, to=scribe.records[-1], agent="orchestrator")
-
-
-def broken(scribe: Scribe) -> list[tuple[str, int]]:
-    """Return the invariants that a history breaks, and where."""
-    fold = Invariants()
-    return [(one.invariant, one.at.seq) for recorded in scribe.records for one in fold.take(recorded)]
 
 
 def test_what_took_place_breaks_nothing(history: tuple[MemoryLog, MemoryBlobs]) -> None:
-    """Three runs of the real agents keep every invariant, and leave nothing open."""
+    """Three runs of the real agents keep every invariant, and leave nothing open and nothing remembered."""
     fold = Invariants()
     assert [one for recorded in history[0].records for one in fold.take(recorded)] == []
     assert fold.unsettled() == ()
+    assert (fold.remembered.runs, fold.remembered.requests, fold.remembered.leases) == (0, 0, 0)
 
 
 def test_open_runs_and_leases_are_unsettled(history: tuple[MemoryLog, MemoryBlobs]) -> None:
@@ -156,11 +32,11 @@ def test_open_runs_and_leases_are_unsettled(history: tuple[MemoryLog, MemoryBlob
     assert {one.invariant for one in fold.unsettled()} == {law.OPEN_RUN, law.OPEN_LEASE}
 
 
-def test_evidence_of_the_same_code_is_enough() -> None:
-    """Both passed, both of the accepted digest."""
-    scribe = opened()
-    accepted(scribe, validation=validated(scribe).id, execution=executed(scribe).id)
-    assert broken(scribe) == []
+def test_a_run_written_by_hand_is_good() -> None:
+    """The story that the other tests break is one that breaks nothing."""
+    story = Story()
+    story.completed()
+    assert story.broken() == []
 
 
 @pytest.mark.parametrize(
@@ -173,185 +49,246 @@ def test_evidence_of_the_same_code_is_enough() -> None:
         ({"passed": False}, {"code": "a" * 64}, 2),
     ],
 )
-def test_an_acceptance_without_evidence_is_broken(
-    validation: dict[str, bool], execution: dict[str, bool], count: int
-) -> None:
+def test_an_acceptance_without_evidence(validation: dict[str, bool], execution: dict[str, bool], count: int) -> None:
     """A failed check, or one of other code, is no evidence."""
-    scribe = opened()
-    first = validated(scribe, **validation)  # type: ignore[arg-type]  # drawn from a table
-    second = executed(scribe, **execution)  # type: ignore[arg-type]  # drawn from a table
-    last = accepted(scribe, validation=first.id, execution=second.id)
-    assert broken(scribe) == [(law.EVIDENCE, last.seq)] * count
+    story = Story()
+    story.coded()
+    first = story.validated(**validation)  # type: ignore[arg-type]  # drawn from a table
+    second = story.executed(**execution)  # type: ignore[arg-type]  # drawn from a table
+    last = story.accepted(first.id, second.id)
+    assert story.broken() == [(law.EVIDENCE, last.seq)] * count
 
 
-def test_evidence_that_was_mixed_up_is_broken() -> None:
+def test_evidence_that_was_mixed_up() -> None:
     """A validation is no execution; an event of nowhere is neither."""
-    scribe = opened()
-    first = validated(scribe)
-    last = accepted(scribe, validation=EventId("9" * 32), execution=first.id)
-    assert broken(scribe) == [(law.EVIDENCE, last.seq)] * 2
+    story = Story()
+    story.coded()
+    last = story.accepted(EventId("9" * 32), story.validated().id)
+    assert story.broken() == [(law.EVIDENCE, last.seq)] * 2
 
 
-def test_evidence_of_another_run_is_broken() -> None:
+def test_evidence_of_another_attempt() -> None:
+    """What the first attempt's code passed proves nothing about the second, though its digest is the same."""
+    story = Story()
+    story.coded()
+    first, second = story.validated(), story.executed()
+    story.coded(2)
+    last = story.accepted(first.id, second.id, attempt=2)
+    assert story.broken() == [(law.EVIDENCE, last.seq)] * 2
+
+
+def test_evidence_of_another_run() -> None:
     """What passed in one run proves nothing in another."""
-    scribe = opened()
-    first, second = validated(scribe), executed(scribe)
-    submitted = RunSubmitted(request="print 1", options=RunOptions(), specialists=(), models=())
-    scribe.root(submitted, stream="r-b", agent="client")
-    last = accepted(scribe, validation=first.id, execution=second.id)
-    assert last.stream == "r-b"
-    assert broken(scribe) == [(law.EVIDENCE, last.seq)] * 2
-
-
-def test_memory_is_not_given_twice() -> None:
-    """Three instances of 4,000 bytes don't fit into 10,000; two do, and one that was unloaded makes room."""
-    scribe = opened()
-    granted(scribe, requested(scribe), instance="demo#1")
-    granted(scribe, requested(scribe), instance="demo#2")
-    assert broken(scribe) == []
-    third = granted(scribe, requested(scribe), instance="demo#3")
-    assert broken(scribe) == [(law.BUDGET, third.seq)]
-
-
-def test_memory_that_was_given_back_is_free() -> None:
-    """After `node.model_unloaded` its bytes may go to another instance."""
-    scribe = opened()
-    granted(scribe, requested(scribe), instance="demo#1")
-    granted(scribe, requested(scribe), instance="demo#2")
-    gone = ModelUnloaded(node="local", instance="demo#1", was_loaded=True, effect=NO_DIGEST, raw=RAW)
-    scribe.answer(gone, to=scribe.records[-1], agent="specialist", stream="local")
-    granted(scribe, requested(scribe), instance="demo#3")
-    assert broken(scribe) == []
-
-
-def test_a_smaller_budget_is_no_fault_of_the_governor() -> None:
-    """What stands in memory when a node announces less may stay; nothing may be added."""
-    scribe = opened()
-    first = granted(scribe, requested(scribe), instance="demo#1")
-    scribe.root(announced(bytes_max=1000), stream="local", agent="node")
-    scribe.answer(LeaseReleased(lease=first.id), to=first, agent="governor")
-    granted(scribe, requested(scribe), instance="demo#1")
-    assert broken(scribe) == []
-    last = granted(scribe, requested(scribe), instance="demo#2", size=1)
-    assert broken(scribe) == [(law.BUDGET, last.seq)]
-
-
-@pytest.mark.parametrize(("slots", "faults"), [(1, 1), (2, 0)])
-def test_an_instance_serves_as_many_as_it_has_slots(slots: int, faults: int) -> None:
-    """A second lease on an instance needs a second slot."""
-    scribe = opened(slots=slots)
-    granted(scribe, requested(scribe))
-    last = granted(scribe, requested(scribe))
-    assert broken(scribe) == [(law.SLOTS, last.seq)] * faults
-
-
-def test_a_request_has_one_lease_at_a_time() -> None:
-    """A second grant for one request is broken, unless the first has run out."""
-    scribe = opened()
-    request = requested(scribe)
-    first = granted(scribe, request, instance="demo#1")
-    last = granted(scribe, request, instance="demo#2")
-    assert broken(scribe) == [(law.LEASE, last.seq)]
-    again = opened()
-    request = requested(again)
-    first = granted(again, request, instance="demo#1")
-    again.answer(LeaseExpired(lease=first.id, request=request.id), to=request, agent="governor")
-    granted(again, request, instance="demo#1")
-    assert broken(again) == []
-
-
-def test_a_lease_ends_once() -> None:
-    """A second release is broken, and so is one of a lease that nobody granted."""
-    scribe = opened()
-    lease = granted(scribe, requested(scribe))
-    scribe.answer(LeaseReleased(lease=lease.id), to=lease, agent="governor")
-    second = scribe.answer(LeaseReleased(lease=lease.id), to=lease, agent="governor")
-    unknown = scribe.answer(LeaseReleased(lease=EventId("1" * 32)), to=lease, agent="governor")
-    assert broken(scribe) == [(law.LEASE, second.seq), (law.LEASE, unknown.seq)]
+    story = Story()
+    story.coded()
+    first, second = story.validated(), story.executed()
+    story.run = "r-b"
+    story.begin(submission())
+    story.plan()
+    last = story.accepted(first.id, second.id)
+    assert story.broken() == [(law.EVIDENCE, last.seq)] * 2
 
 
 def test_a_slot_is_filled_once() -> None:
     """Two records of one id are broken, whatever they say."""
-    scribe = opened()
-    first = scribe.answer(GenerationRequested(ask=ask()), to=scribe.records[1], agent="orchestrator")
-    second = scribe.answer(GenerationRequested(ask=ask(2)), to=scribe.records[1], agent="orchestrator", ordinal=0)
+    story = Story()
+    story.started()
+    first = story.requested()
+    second = story.say(GenerationRequested(ask=first.event.ask), ordinal=2)  # type: ignore[attr-defined]  # it is a request
     assert first.id == second.id
-    assert broken(scribe) == [(law.SLOT, second.seq)]
+    assert (law.SLOT, second.seq) in story.broken()
+    assert (law.ATTEMPTS, second.seq) in story.broken()
+
+
+def test_an_answer_is_numbered_without_a_gap() -> None:
+    """A keeper's second answer to an input is number 1, not 7."""
+    story = Story()
+    last = story.say(StepFailed(step=1, attempts=None, refused=True, reason=""), ordinal=7)
+    assert story.broken() == [(law.SLOT, last.seq)]
 
 
 def test_a_request_has_one_outcome() -> None:
     """A second verdict on one request is broken, even in another slot."""
-    scribe = opened()
-    first = validated(scribe)
+    story = Story()
+    story.coded()
+    first = story.validated()
+    asked = next(one for one in story.records if one.id == first.causation)
     other = msgspec.structs.replace(first.event, detail="once more")
-    second = scribe.answer(other, to=scribe.records[-2], agent="validator", ordinal=7)
-    assert broken(scribe) == [(law.SLOT, second.seq)]
+    second = story.hear(other, to=asked, agent="validator", ordinal=7)
+    assert story.broken() == [(law.SLOT, second.seq)]
 
 
-def test_an_effect_without_its_cause_is_broken() -> None:
-    """A record names a cause that stands nowhere before it."""
-    scribe = opened()
-    stray = Scribe().root(RunCancelRequested(reason="elsewhere"), stream="r-x", agent="client")
-    last = scribe.answer(GenerationRequested(ask=ask()), to=stray, agent="orchestrator", stream=RUN)
-    assert broken(scribe) == [(law.CAUSE, last.seq)]
+def test_an_outcome_stands_in_its_slot_and_speaks_of_its_request() -> None:
+    """An outcome in another slot, or of another request, is broken."""
+    story = Story()
+    story.started()
+    lease = story.granted(story.requested())
+    wrong = story.generated(lease, ordinal=1)
+    assert story.broken() == [(law.SLOT, wrong.seq)]
+    forged = msgspec.structs.replace(wrong.event, request=EventId("7" * 32))
+    story.records[-1] = msgspec.structs.replace(wrong, event=forged)
+    assert story.broken() == [(law.SLOT, wrong.seq), (law.CAUSE, wrong.seq)]
+
+
+def test_an_effect_without_its_cause() -> None:
+    """A record names a cause that stands nowhere before it, or one that its keeper has passed by."""
+    story = Story()
+    submitted = story.cause
+    story.coded()
+    story.validated(passed=False)
+    failed = StepFailed(step=1, attempts=1, refused=False, reason="")
+    back = story.scribe.answer(failed, to=submitted, agent="orchestrator")
+    stray = Story().scribe.root(RunCancelRequested(reason="elsewhere"), stream="r-x", agent="client")
+    refused = LeaseRefused(request=EventId("1" * 32), refusal=Refusal.NEVER_FITS, detail="no")
+    last = story.scribe.answer(refused, to=stray, agent="governor", stream=RUN)
+    assert story.broken() == [(law.CAUSE, back.seq), (law.CAUSE, last.seq), (law.LEASE, last.seq)]
 
 
 def test_gaps_of_other_runs_are_no_fault_of_the_one_in_view() -> None:
-    """With one run in view, a cause in another run may be missing; in this one it may not."""
-    scribe = opened()
-    stray = Scribe().root(RunCancelRequested(reason="elsewhere"), stream="r-x", agent="client")
-    scribe.answer(GenerationRequested(ask=ask()), to=stray, agent="orchestrator", stream="r-x")
+    """With one run in view, only what the governor reads of others is there; the view has no gap of its own."""
+    story = Story()
+    story.started()
+    story.requested()
+    other = another_asks(story, "r-b")
+    seen = [one for one in story.records if one.stream != "r-b" or one.id == other.id]
     fold = Invariants(run=StreamId(RUN))
-    assert [one for recorded in scribe.records for one in fold.take(recorded)] == []
-    last = scribe.answer(GenerationRequested(ask=ask(2)), to=stray, agent="orchestrator", stream=RUN)
-    assert [one.at.seq for one in fold.take(last)] == [last.seq]
+    assert [one for recorded in seen for one in fold.take(recorded)] == []
+    missing = [one for one in seen if one.stream != RUN or one.position != 1 or one.agent != "orchestrator"]
+    again = Invariants(run=StreamId(RUN))
+    assert [one.invariant for recorded in missing for one in again.take(recorded)]
 
 
 def test_late_outcomes_leases_and_timers_may_follow_the_end() -> None:
-    """What was under way when the run ended may still arrive, and a cancellation may cross the end."""
-    scribe = opened()
-    lease = granted(scribe, requested(scribe))
-    closed(scribe)
-    validated(scribe)
-    executed(scribe)
-    scribe.answer(LeaseReleased(lease=lease.id), to=lease, agent="governor")
-    scribe.root(TimerElapsed(timer="run", due=1), stream=RUN, agent="clock")
-    scribe.root(RunCancelRequested(reason="too late"), stream=RUN, agent="client")
-    assert broken(scribe) == []
+    """What was under way when the run ended may still arrive, and a cancellation may cross the end; all are late."""
+    story = Story()
+    story.started()
+    lease = story.granted(story.requested())
+    end = story.closed()
+    story.generated(lease)
+    story.released(lease, to=end)
+    story.elapse(1)
+    story.scribe.root(RunCancelRequested(reason="too late"), stream=RUN, agent="client")
+    assert story.broken() == []
+    assert isinstance(end.event, RunClosed)
+    late = [one.type for one in story.records if one.stream == RUN and is_late(one, closed=end.event)]
+    assert late == ["generation.finished.v1", "lease.released.v1", "timer.elapsed.v1", "run.cancel_requested.v1"]
 
 
 def test_no_decision_follows_the_end() -> None:
-    """A step that fails after the end, or a second end, is broken."""
-    scribe = opened()
-    closed(scribe)
-    failed = StepFailed(step=1, attempts=1, refused=False, reason="")
-    first = scribe.answer(failed, to=scribe.records[-1], agent="orchestrator")
-    second = closed(scribe)
-    assert broken(scribe) == [(law.END, first.seq), (law.END, second.seq)]
+    """A step that fails after the end, a second end, or a run that begins again, is broken."""
+    story = Story()
+    story.closed()
+    first = story.say(StepFailed(step=1, attempts=1, refused=False, reason=""))
+    second = story.closed()
+    third = story.begin(submission())
+    assert story.broken() == [(law.END, first.seq), (law.END, second.seq), (law.BEGIN, third.seq)]
+
+
+def test_an_end_counts_what_stands_before_it() -> None:
+    """An end that counts records which come later would make late outcomes part of the run."""
+    story = Story()
+    story.started()
+    lease = story.granted(story.requested())
+    end = story.closed()
+    assert isinstance(end.event, RunClosed)
+    more = tuple(
+        msgspec.structs.replace(head, count=head.count + 1) if head.agent == "governor" else head
+        for head in end.event.chains
+    )
+    story.records[-1] = msgspec.structs.replace(end, event=msgspec.structs.replace(end.event, chains=more))
+    released = story.released(lease, to=end)
+    assert story.broken() == [(law.END, end.seq), (law.END, released.seq)]
+
+
+def test_what_was_never_begun_says_nothing() -> None:
+    """The orchestrator's words in a run without a submission are broken."""
+    story = Story()
+    story.started()
+    story.records.pop(1)
+    assert {invariant for invariant, _ in story.broken()} == {law.END}
+
+
+@pytest.mark.parametrize("how", ["cancelled", "out of time"])
+def test_a_run_that_has_to_end_ends(how: str) -> None:
+    """After a cancellation or its last moment the next word in a run is its end."""
+    story = Story()
+    story.started()
+    if how == "cancelled":
+        story.cause = story.scribe.root(RunCancelRequested(reason="enough"), stream=RUN, agent="client")
+    else:
+        story.elapse(story.records[1].time_ms + 300_000)
+    last = story.requested()
+    assert story.broken() == [(law.ENDS, last.seq)]
+
+
+def test_the_end_says_what_became_of_the_steps() -> None:
+    """A run is not completed with nothing accepted, and its result is the evidence that stands in it."""
+    story = Story()
+    last = story.closed(status=RunStatus.COMPLETED)
+    assert story.broken() == [(law.RESULT, last.seq)]
+    other = Story()
+    other.completed()
+    end = other.records[-1].event
+    assert isinstance(end, RunClosed)
+    nothing = tuple(msgspec.structs.replace(result, accepted=False, evidence=None) for result in end.results)
+    other.records[-1] = msgspec.structs.replace(other.records[-1], event=msgspec.structs.replace(end, results=nothing))
+    assert other.broken() == [(law.RESULT, other.records[-1].seq)]
+
+
+def test_a_step_ends_once() -> None:
+    """A step that was accepted does not fail, nor is it tried again; one that nobody planned does neither."""
+    story = Story()
+    story.coded()
+    story.accepted(story.validated().id, story.executed().id)
+    first = story.say(StepFailed(step=1, attempts=1, refused=False, reason=""))
+    second = story.started(2)
+    third = story.say(StepFailed(step=2, attempts=1, refused=False, reason=""))
+    assert story.broken() == [(law.STEP, first.seq), (law.STEP, second.seq), (law.STEP, third.seq)]
 
 
 def test_attempts_count_up_to_their_limit() -> None:
     """1, 2, 3 of 3 hold; a fourth is one too many."""
-    scribe = opened(attempts_max=3)
+    story = Story(attempts_max=3)
     for attempt in (1, 2, 3):
-        started(scribe, attempt)
-    assert broken(scribe) == []
-    last = started(scribe, 4)
-    assert broken(scribe) == [(law.ATTEMPTS, last.seq)]
+        story.started(attempt)
+    assert story.broken() == []
+    last = story.started(4)
+    assert story.broken() == [(law.ATTEMPTS, last.seq)]
 
 
 def test_attempts_leave_none_out() -> None:
-    """A number that is left out, or comes twice, is broken."""
-    scribe = opened()
-    started(scribe, 1)
-    skipped = started(scribe, 3)
-    again = started(scribe, 3)
-    assert broken(scribe) == [(law.ATTEMPTS, skipped.seq), (law.ATTEMPTS, again.seq)]
+    """A number that is left out, or comes twice, is broken; so is a question about another attempt."""
+    story = Story()
+    story.started(1)
+    skipped, again, question = story.started(3), story.started(3), story.requested(2)
+    assert story.broken() == [(law.ATTEMPTS, one.seq) for one in (skipped, again, question)]
+
+
+def test_one_attempt_asks_a_bounded_number_of_times() -> None:
+    """One question to a model per attempt, and two readings of the same code."""
+    story = Story()
+    story.coded()
+    again = story.requested()
+    story.validated(passed=False)
+    story.validated(passed=False)
+    story.validated()
+    third = story.records[-2]
+    assert story.broken() == [(law.ATTEMPTS, again.seq), (law.ATTEMPTS, third.seq)]
 
 
 def test_nobody_writes_what_is_not_theirs() -> None:
     """The sandbox can't end a run."""
-    scribe = opened()
-    event = RunClosed(status=RunStatus.COMPLETED, reason="", results=(), tokens=0, records=0, chains=(), root=NO_DIGEST)
-    last = scribe.answer(event, to=scribe.records[-1], agent="sandbox")
-    assert broken(scribe) == [(law.WRITER, last.seq)]
+    story = Story()
+    end = story.closed().event
+    story.records.pop()
+    story.scribe.answer(end, to=story.cause, agent="sandbox")
+    last = story.records[-1]
+    assert (law.WRITER, last.seq) in story.broken()
+
+
+def test_one_moment_has_one_slot() -> None:
+    """A timer in another slot than that of its moment is broken."""
+    story = Story()
+    timer = story.elapse(5, timer="plan")
+    story.records[-1] = msgspec.structs.replace(timer, id=EventId("5" * 32))
+    assert story.broken() == [(law.SLOT, timer.seq)]

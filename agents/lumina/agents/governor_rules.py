@@ -102,6 +102,9 @@ def _refuse(state: State, node: NodeAnnounced) -> Answer | None:
             names = ", ".join(known.model for known in node.models) or "none"
             detail = f"no model {model} on node {node.node}; its models: {names}"
             return _refused(waits, Refusal.UNKNOWN_MODEL, detail)
+        if offer.cloud and not waits.ask.cloud:
+            detail = f"model {model} runs on machines of others, and nobody says why it may be asked; see --allow-cloud"
+            return _refused(waits, Refusal.NOT_PERMITTED, detail)
         if not is_local(offer):
             continue
         most = _most_for(offer, node)

@@ -35,6 +35,7 @@ from lumina.agents.orchestrator_state import (
 )
 from lumina.agents.ports import Answer, Deadline, Origin
 from lumina.agents.step_inputs import inputs_for, obstacle
+from lumina.agents.step_models import cloud_reason, permitted
 from lumina.bus.subjects import Filter
 from lumina.events.base import Event
 from lumina.events.execution import ExecutionRequested
@@ -175,7 +176,7 @@ def _planning_fact(state: RunState, submitted: RunSubmitted) -> OrchestratorEven
 
 
 def _plan_request(submitted: RunSubmitted) -> GenerationRequested:
-    model = submitted.models[0]
+    model = permitted(submitted)[0]
     tokens_max = max(1, min(ladder.ANSWER_TOKENS_MAX, model.context * 5 // 8, submitted.options.tokens_max))
     return GenerationRequested(
         ask=Ask(
@@ -188,6 +189,7 @@ def _plan_request(submitted: RunSubmitted) -> GenerationRequested:
             kinds=tuple(dict.fromkeys(specialist.kind for specialist in submitted.specialists)),
             bare=model.bare,
             timeout_ms=min(MODEL_TIMEOUT_MS, submitted.options.timeout_ms),
+            cloud=cloud_reason(model, submitted=submitted),
         )
     )
 
@@ -268,6 +270,7 @@ def _generation_request(
     """Return the question of the attempt that has just been started."""
     assert step.rung is not None, "an attempt has a rung"
     model = step.models[step.model]
+    after = "" if step.model == 0 else f"{step.models[step.model - 1].model} did not do it"
     tokens_max = ladder.answer_tokens(model, left=submitted.options.tokens_max - state.tokens)
     return GenerationRequested(
         ask=Ask(
@@ -289,5 +292,6 @@ def _generation_request(
             feedback=() if mend is None else mend.feedback,
             bare=model.bare,
             timeout_ms=min(MODEL_TIMEOUT_MS, submitted.options.timeout_ms),
+            cloud=closing.sentence(cloud_reason(model, submitted=submitted, after=after)),
         )
     )

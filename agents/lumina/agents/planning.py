@@ -12,6 +12,7 @@ from lumina.agents.closing import sentence
 from lumina.agents.contracts import contract_for
 from lumina.agents.routing import Route, route
 from lumina.agents.splitting import TASKS_MAX, may_be_several, split_tasks
+from lumina.agents.step_models import permitted
 from lumina.events.contract import Form, OutputContract
 from lumina.events.generation import PlanItem
 from lumina.events.run import PlannedStep, Planner, RunPlanned, RunSubmitted, SpecialistRef
@@ -39,6 +40,9 @@ def refusal(submitted: RunSubmitted) -> str | None:
         return "no specialist is known; `lumina specialists list` shows those of this machine"
     if not submitted.models:
         return "no model is available; name one with --model or --model-url"
+    if not permitted(submitted):
+        names = ", ".join(choice.model for choice in submitted.models)
+        return f"all models of this run are on machines of others ({names}); permit that with --allow-cloud"
     wanted = submitted.options.kind
     if wanted is not None and wanted not in kinds:
         return f"no specialist for the kind {wanted!r}; known kinds: {', '.join(kinds)}"
@@ -71,7 +75,7 @@ def wants_model(submitted: RunSubmitted) -> bool:
 
     A demo model is not asked about a request that fits no kind at all.
     """
-    first = next(iter(submitted.models), None)
+    first = next(iter(permitted(submitted)), None)
     if first is None or not first.plans or not submitted.options.plan or submitted.options.kind is not None:
         return False
     parts = parts_by_rules(submitted)
@@ -127,7 +131,7 @@ def model_plan_problem(items: tuple[PlanItem, ...], *, submitted: RunSubmitted, 
         return "it leaves out too much of the request"
     for number, item in enumerate(items, 1):
         sure = route(item.brief, specialists=submitted.specialists)
-        if submitted.models[:1] and submitted.models[0].bare and sure.specialist is None:
+        if permitted(submitted)[:1] and permitted(submitted)[0].bare and sure.specialist is None:
             return f"step {number} lies outside the range of a demo model"
         if sure.confident and sure.specialist is not None and sure.specialist.kind != item.kind:
             return f"step {number} is called {item.kind!r}, but the rules are sure of {sure.specialist.kind!r}"
@@ -144,7 +148,7 @@ def _plan_by_user(submitted: RunSubmitted, *, kind: str) -> RunPlanned | str:
 
 def _plan_by_rules(submitted: RunSubmitted, *, parts: tuple[Part, ...], note: str | None) -> RunPlanned | str:
     general = next((specialist for specialist in submitted.specialists if specialist.form is Form.SCRIPT), None)
-    real_model = any(not choice.bare for choice in submitted.models)
+    real_model = any(not choice.bare for choice in permitted(submitted))
     chosen: list[tuple[SpecialistRef, str, str]] = []
     for part in parts:
         if part.route.specialist is not None:

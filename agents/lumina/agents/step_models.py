@@ -1,7 +1,25 @@
-"""Which models a step may use, in which order."""
+"""Which models a run and its steps may use, in which order, and why one that runs elsewhere may be asked."""
 
 from lumina.events.contract import Form
 from lumina.events.run import ModelChoice, RunSubmitted, SpecialistRef
+
+
+def permitted(submitted: RunSubmitted) -> tuple[ModelChoice, ...]:
+    """Return the models that the run may ask, best first: those of others only if it permits the cloud."""
+    return tuple(choice for choice in submitted.models if not choice.cloud or submitted.options.cloud)
+
+
+def cloud_reason(model: ModelChoice, *, submitted: RunSubmitted, after: str = "") -> str:
+    """Return why a model that runs on machines of others is asked; empty for one that does not.
+
+    `after` says why the models before it did not do.
+    """
+    if not model.cloud:
+        return ""
+    if after:
+        return f"permitted by --allow-cloud; fallback: {after}"
+    others = [choice for choice in permitted(submitted) if choice.model != model.model]
+    return f"permitted by --allow-cloud; {'the first choice' if others else 'the only model'}"
 
 
 def models_for(specialist: SpecialistRef, *, submitted: RunSubmitted) -> tuple[ModelChoice, ...]:
@@ -10,7 +28,7 @@ def models_for(specialist: SpecialistRef, *, submitted: RunSubmitted) -> tuple[M
     Free scripts lie outside the range of bare models, so those are left out there.
     """
     allowed = {
-        choice.model: choice for choice in submitted.models if not (choice.bare and specialist.form is Form.SCRIPT)
+        choice.model: choice for choice in permitted(submitted) if not (choice.bare and specialist.form is Form.SCRIPT)
     }
     preferred = [allowed[model] for model in specialist.models if model in allowed]
     return tuple(dict.fromkeys((*preferred, *allowed.values())))

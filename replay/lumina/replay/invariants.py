@@ -2,60 +2,96 @@
 
 A pure fold: hand it the records in order, it returns what each of them breaks. What must come true some day (leases
 end, runs close) is asked for with `unsettled` when a history is over.
-"""
 
-from collections.abc import Iterator
-from typing import Final
+**Memory** is bounded by what is open: runs that have not ended, requests that have no outcome, leases, the instances
+of the nodes. It does not grow with the log. What a run that is closed and settled leaves behind is dropped, and no
+check gets weaker by that:
+
+- *A slot is filled once.* Ids are derived: an answer's id is the hash of its cause, its writer and its number among
+  that writer's answers to that cause. So instead of all ids ever seen it is enough that a keeper answers its inputs in
+  their order and counts its answers to each (its newest cause and number are kept), and that an outcome has number 0
+  and takes its request with it. A second record in a slot then has a number or a request that is not there any more.
+  The root records of a run are compared with those of the run while it is open; later, what may still come is known by
+  its place in its chain (a client has two words: it submits, it cancels) or changes nothing (a timer).
+- *Causes precede effects.* The orchestrator decides nothing about a run that is closed, so the ids of a run are needed
+  while it is open. Workers answer requests. The governor answers its inputs in their order, so those before the one
+  that it answered last are not needed. Those behind it are few, since nearly every one has an answer; only a run that
+  asks no model leaves one without. Of those `GOVERNOR_INPUTS_MAX` are kept: the one bounded window. A governor's record
+  whose cause may have been behind it is not judged.
+- *Late records.* They stand behind the counts in `run.closed`. At the end of a run it is checked that its counts do
+  not exceed what stands before it; chains ascend; so whatever follows is late, and only its type is left to be judged.
+- *Forks.* What a fork shares with its parent may lie far back, in runs that are dropped. Whoever has the log hands it
+  in (`history`, as `ancestry.history_of` finds it), and it is folded into the new run. Without it, what the fork may
+  have inherited is not judged.
+"""
 
 import msgspec
 
+from lumina.agents.orchestrator import RUN_PREFIX
 from lumina.events.base import Event
 from lumina.events.catalogue import WRITERS
-from lumina.events.execution import ExecutionFinished, ExecutionVerdict
-from lumina.events.generation import GenerationFinished
-from lumina.events.ids import EventId, StreamId
-from lumina.events.lease import LeaseEvent, LeaseExpired, LeaseGranted, LeaseReleased
-from lumina.events.node import ModelUnloaded, NodeAnnounced
+from lumina.events.ids import StreamId, root_event_id
 from lumina.events.record import Recorded
-from lumina.events.run import RunCancelRequested, RunClosed, RunSubmitted
-from lumina.events.step import AttemptStarted, StepAccepted
 from lumina.events.timer import TimerElapsed
-from lumina.events.validation import ValidationFinished, ValidationVerdict
 from lumina.replay.comparing import link_of
+from lumina.replay.invariants_governor import GOVERNOR_INPUTS_MAX, GovernorLaws
+from lumina.replay.invariants_law import (
+    ATTEMPTS,
+    BEGIN,
+    BUDGET,
+    BUSY,
+    CAUSE,
+    CLOUD,
+    END,
+    ENDS,
+    EVIDENCE,
+    FORK,
+    LEASE,
+    OPEN_LEASE,
+    OPEN_RUN,
+    RESULT,
+    SLOT,
+    SLOTS,
+    STEP,
+    WRITER,
+    Fault,
+)
+from lumina.replay.invariants_outcomes import OutcomeLaws
+from lumina.replay.invariants_runs import RunLaws
 from lumina.replay.report import Broken
 
-EVIDENCE: Final = "a step is accepted only with a passed validation and a passed execution of the same code"
-BUDGET: Final = "the memory of a node is never over-committed"
-SLOTS: Final = "a model instance serves no more calls at once than it has slots"
-LEASE: Final = "a lease is granted once for a request, and ends once"
-SLOT: Final = "a slot is filled once, and a request has one outcome per worker"
-CAUSE: Final = "causes precede effects"
-END: Final = "only late outcomes, lease events and timers follow the end of a run"
-ATTEMPTS: Final = "attempts count from 1 up to the limit of their run"
-WRITER: Final = "each event is written by one who may write it"
-OPEN_LEASE: Final = "every lease is released or runs out"
-OPEN_RUN: Final = "every run ends"
-
-Outcome = GenerationFinished | ValidationFinished | ExecutionFinished
-_LATE = (*Outcome.__args__, *LeaseEvent.__args__, TimerElapsed, RunCancelRequested)
-"""A cancellation may cross the end: whoever asks for it can't know."""
-
-
-class _Run(msgspec.Struct, kw_only=True):
-    """What is remembered of a run."""
-
-    attempts_max: int
-    submitted: Recorded[Event]
-    attempts: dict[int, int] = {}
-    passed: dict[EventId, tuple[type[Event], str]] = {}
-    closed: bool = False
+__all__ = [
+    "ATTEMPTS",
+    "BEGIN",
+    "BUDGET",
+    "BUSY",
+    "CAUSE",
+    "CLOUD",
+    "END",
+    "ENDS",
+    "EVIDENCE",
+    "FORK",
+    "GOVERNOR_INPUTS_MAX",
+    "LEASE",
+    "OPEN_LEASE",
+    "OPEN_RUN",
+    "RESULT",
+    "SLOT",
+    "SLOTS",
+    "STEP",
+    "WRITER",
+    "Invariants",
+    "Open",
+]
 
 
-class _Lease(msgspec.Struct, frozen=True, kw_only=True):
-    granted: Recorded[Event]
-    node: str
-    instance: str
-    request: EventId
+class Open(msgspec.Struct, frozen=True, kw_only=True):
+    """How much a fold remembers: what is open in its history."""
+
+    runs: int
+    requests: int
+    leases: int
+    instances: int
 
 
 class Invariants:
@@ -63,129 +99,66 @@ class Invariants:
 
     def __init__(self, *, run: StreamId | None = None) -> None:
         self._only = run
-        self._seen: set[EventId] = set()
-        self._answered: set[tuple[EventId, str]] = set()
-        self._runs: dict[StreamId, _Run] = {}
-        self._leases: dict[EventId, _Lease] = {}
-        self._nodes: dict[str, NodeAnnounced] = {}
-        self._bytes: dict[tuple[str, str], int] = {}
+        self._runs = RunLaws()
+        self._governor = GovernorLaws()
+        self._outcomes = OutcomeLaws()
 
-    def take(self, recorded: Recorded[Event]) -> tuple[Broken, ...]:
-        """Return what the next record breaks."""
+    def take(
+        self, recorded: Recorded[Event], *, history: tuple[Recorded[Event], ...] | None = None
+    ) -> tuple[Broken, ...]:
+        """Return what the next record breaks.
+
+        For the first record of a fork, `history` is what `ancestry.history_of` finds; None when nobody looked.
+        """
+        faults: list[Fault] = []
+        event = recorded.event
+        if recorded.agent not in WRITERS[type(event)]:
+            faults.append((WRITER, f"{recorded.agent} may not write {recorded.type}"))
+        if isinstance(event, TimerElapsed):
+            slot = root_event_id(recorded.stream, name=f"timer/{event.timer}/{event.due}")
+            if recorded.id != slot:
+                faults.append((SLOT, f"it stands in the slot {recorded.id}; that of this moment is {slot}"))
+        in_run = recorded.stream.startswith(RUN_PREFIX)
+        if in_run and self._only in {None, recorded.stream}:
+            self._runs.take(recorded, history=history, faults=faults)
+        self._outcomes.take(recorded, faults=faults)
+        run = self._runs.find(recorded.stream) if in_run else None
+        self._governor.take(recorded, options=None if run is None else run.options, faults=faults)
+        self._settle(recorded.stream)
+        if not faults:
+            return ()
         at = link_of(recorded)
-        checks = (
-            *self._envelope(recorded),
-            *self._run(recorded),
-            *self._evidence(recorded),
-            *self._lease(recorded),
-            *self._memory(recorded),
-        )
-        self._seen.add(recorded.id)
-        return tuple(Broken(invariant=invariant, at=at, reason=reason) for invariant, reason in checks)
+        return tuple(Broken(invariant=invariant, at=at, reason=reason) for invariant, reason in faults)
 
     def unsettled(self) -> tuple[Broken, ...]:
         """Return the leases and runs that have not ended; a history that is over has none."""
-        leases = (
+        leases = tuple(
             Broken(invariant=OPEN_LEASE, at=link_of(lease.granted), reason=f"{lease.instance} is still held")
-            for lease in self._leases.values()
+            for lease in self._governor.leases.values()
         )
-        runs = (
-            Broken(invariant=OPEN_RUN, at=link_of(run.submitted), reason=f"{name} is still open")
-            for name, run in self._runs.items()
-            if not run.closed
+        runs = tuple(
+            Broken(invariant=OPEN_RUN, at=run.begun, reason=f"{run.begun.stream} is still open")
+            for run in self._runs.open.values()
+            if run.closed is None
         )
         return (*leases, *runs)
 
-    def _envelope(self, recorded: Recorded[Event]) -> Iterator[tuple[str, str]]:
-        event = recorded.event
-        if recorded.id in self._seen:
-            yield SLOT, f"slot {recorded.id} was filled before"
-        if isinstance(event, Outcome):
-            if (event.request, recorded.agent) in self._answered:
-                yield SLOT, f"request {event.request} was answered before"
-            self._answered.add((event.request, recorded.agent))
-        in_view = self._only in {None, recorded.stream} or recorded.agent == "governor"
-        if in_view and recorded.causation is not None and recorded.causation not in self._seen:
-            yield CAUSE, f"nothing with its cause's id {recorded.causation} stands before it"
-        if recorded.agent not in WRITERS[type(event)]:
-            yield WRITER, f"{recorded.agent} may not write {recorded.type}"
+    @property
+    def remembered(self) -> Open:
+        """What is kept, in numbers."""
+        return Open(
+            runs=len(self._runs.open),
+            requests=len(self._outcomes.requests) + len(self._governor.undecided),
+            leases=len(self._governor.leases),
+            instances=len(self._governor.instances),
+        )
 
-    def _run(self, recorded: Recorded[Event]) -> Iterator[tuple[str, str]]:
-        event = recorded.event
-        run = self._runs.get(recorded.stream)
-        if isinstance(event, RunSubmitted) and run is None:
-            self._runs[recorded.stream] = _Run(attempts_max=event.options.attempts_max, submitted=recorded)
-        if run is None:
-            return
-        if run.closed and not isinstance(event, _LATE):
-            yield END, f"{recorded.type} by {recorded.agent} follows it"
-        if isinstance(event, RunClosed):
-            run.closed = True
-        if isinstance(event, AttemptStarted):
-            expected = run.attempts.get(event.step, 0) + 1
-            run.attempts[event.step] = event.attempt
-            if event.attempt != expected:
-                yield ATTEMPTS, f"attempt {event.attempt} of step {event.step} stands where {expected} should"
-            if event.attempt > run.attempts_max:
-                yield ATTEMPTS, f"attempt {event.attempt} of step {event.step}; at most {run.attempts_max}"
-
-    def _evidence(self, recorded: Recorded[Event]) -> Iterator[tuple[str, str]]:
-        event = recorded.event
-        run = self._runs.get(recorded.stream)
-        passed = run.passed if run is not None else {}
-        match event:
-            case ValidationFinished(verdict=ValidationVerdict.PASSED):
-                passed[recorded.id] = (ValidationFinished, event.code)
-            case ExecutionFinished(verdict=ExecutionVerdict.PASSED):
-                passed[recorded.id] = (ExecutionFinished, event.code)
-            case StepAccepted():
-                if passed.get(event.validation) != (ValidationFinished, event.code.digest):
-                    yield EVIDENCE, f"{event.validation} is no passed validation of {event.code.digest}"
-                if passed.get(event.execution) != (ExecutionFinished, event.code.digest):
-                    yield EVIDENCE, f"{event.execution} is no passed execution of {event.code.digest}"
-            case _:
-                pass  # nothing else is evidence
-
-    def _lease(self, recorded: Recorded[Event]) -> Iterator[tuple[str, str]]:
-        event = recorded.event
-        match event:
-            case LeaseGranted():
-                if any(lease.request == event.request for lease in self._leases.values()):
-                    yield LEASE, f"request {event.request} has a lease already"
-                self._leases[recorded.id] = _Lease(
-                    granted=recorded, node=event.node, instance=event.instance, request=event.request
-                )
-                held = sum((one.node, one.instance) == (event.node, event.instance) for one in self._leases.values())
-                slots = self._slots(event)
-                if held > slots:
-                    yield SLOTS, f"{event.instance} has {held} leases and {slots} slots"
-            case LeaseReleased() | LeaseExpired():
-                if self._leases.pop(event.lease, None) is None:
-                    yield LEASE, f"lease {event.lease} was never granted, or has ended before"
-            case _:
-                pass  # all the rest leaves leases as they are
-
-    def _slots(self, event: LeaseGranted) -> int:
-        announced = self._nodes.get(event.node)
-        offers = () if announced is None else announced.models
-        return next((offer.slots for offer in offers if offer.model == event.ask.model), 0)
-
-    def _memory(self, recorded: Recorded[Event]) -> Iterator[tuple[str, str]]:
-        event = recorded.event
-        match event:
-            case NodeAnnounced():
-                self._nodes[event.node] = event
-            case ModelUnloaded():
-                self._bytes.pop((event.node, event.instance), None)
-            case LeaseGranted():
-                place = (event.node, event.instance)
-                fresh = place not in self._bytes
-                self._bytes[place] = event.bytes_reserved
-                announced = self._nodes.get(event.node)
-                used = sum(size for (node, _), size in self._bytes.items() if node == event.node)
-                limit = 0 if announced is None else announced.bytes_max
-                # A smaller budget may be announced at any time; only taking more is the governor's doing.
-                if fresh and event.bytes_reserved and used > limit:
-                    yield BUDGET, f"{event.instance} brings {event.node} to {used:,} of {limit:,} bytes"
-            case _:
-                pass  # all the rest leaves memory as it is
+    def _settle(self, stream: StreamId) -> None:
+        """Forget the runs that have ended and in which nothing is still to come."""
+        for each in (stream, *self._governor.emptied):
+            run = self._runs.find(each)
+            if run is None or run.closed is None:
+                continue
+            if not self._outcomes.waited_for(each) and not self._governor.waited_for(each):
+                self._runs.forget(each)
+        self._governor.emptied.clear()

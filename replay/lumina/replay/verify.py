@@ -24,6 +24,7 @@ from lumina.replay.causal import causes_of
 from lumina.replay.comparing import link_of
 from lumina.replay.errors import BlobLost, RunUnknown
 from lumina.replay.integrity import Chains, blob_refs, root_difference
+from lumina.replay.inheritance import inherited
 from lumina.replay.invariants import Invariants
 from lumina.replay.keepers import KeeperProof
 from lumina.replay.parents import fork_fault, parents_of
@@ -159,7 +160,8 @@ class _Proof:
     async def _take(self, recorded: Recorded[Event]) -> "_Place | Damage | None":
         """Return what is wrong, once it is known to matter."""
         if self._invariants is not None:
-            self._note(self._invariants.take(recorded))
+            history = await inherited(recorded, events=self._events)
+            self._note(self._invariants.take(recorded, history=history))
         if isinstance(recorded.event, NodeAnnounced):
             self._recorded_by = recorded.event.code or UNKNOWN_CODE
         if self._runs and recorded.stream not in self._runs:
