@@ -27,7 +27,6 @@ RESULTS = (
     ExecutionFinished,
     LeaseRefused,
     LeaseExpired,
-    TimerElapsed,
     RunCancelRequested,
 )
 """What the world said, as opposed to what was asked of it and decided from it."""
@@ -164,11 +163,11 @@ def compare(a: Told, b: Told) -> Comparison:
     found: dict[str, SlotDifference] = {}
     equal = 0
     for slot in _in_order(one, other):
-        if slot in pending or slot in one.begun or slot in other.begun:
+        if slot in pending or slot in one.told_apart or slot in other.told_apart:
             continue
         fields = ()
         if slot in one.placed and slot in other.placed:
-            fields = differences(one.facts(slot), other.facts(slot))
+            fields = () if one.body(slot) == other.body(slot) else differences(one.facts(slot), other.facts(slot))
             if not fields:
                 equal += 1
                 continue
@@ -196,7 +195,8 @@ class _Indexed:
     def __init__(self, told: Told) -> None:
         records = told.placed()
         self.placed: Mapping[str, Placed] = {each.slot.name: each for each in records}
-        self.begun = {each.slot.name for each in records if isinstance(each.recorded.event, RunSubmitted | RunForked)}
+        told_apart = RunSubmitted | RunForked | TimerElapsed
+        self.told_apart = {each.slot.name for each in records if isinstance(each.recorded.event, told_apart)}
         self.names: Mapping[str, str] = {each.recorded.id: f"slot {each.slot.name}" for each in records}
         self.submitted = submitted_of(records)
         self.asked = {} if self.submitted is None else facts(self.submitted, slots=self.names)
@@ -206,6 +206,10 @@ class _Indexed:
     def facts(self, slot: str) -> dict[str, str]:
         """Return what matters of the record in a slot."""
         return facts(self.placed[slot].recorded.event, slots=self.names)
+
+    def body(self, slot: str) -> str:
+        """Return the digest of a record's bytes: with equal ones there is nothing to compare."""
+        return self.placed[slot].recorded.body
 
     def pending(self, other: "_Indexed") -> set[str]:
         """Return the slots of `other` that this run, being open, may still fill."""

@@ -21,7 +21,6 @@ from lumina.events.execution import ExecutionFinished
 from lumina.events.generation import GenerationFinished
 from lumina.events.lease import LeaseExpired, LeaseGranted, LeaseReleased
 from lumina.events.run import RunClosed, RunForked
-from lumina.events.timer import TimerElapsed
 from lumina.events.validation import ValidationFinished
 
 NOTHING: Final = "nothing"
@@ -40,7 +39,6 @@ NOT_COMPARED: Final[Mapping[type[Event], frozenset[str]]] = {
     LeaseExpired: frozenset({"reason"}),
     # Counts and digests over all records with their ids and times.
     RunClosed: frozenset({"records", "chains", "root"}),
-    TimerElapsed: frozenset({"due"}),
 }
 """Fields of events that don't matter, by dotted path, each with its reason. All other fields do."""
 

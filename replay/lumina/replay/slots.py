@@ -20,10 +20,12 @@ import msgspec
 
 from lumina.agents.ancestry import in_decision_order
 from lumina.agents.orchestrator import NAME as ORCHESTRATOR
-from lumina.events.base import Event
+from lumina.agents.orchestrator import Orchestrator
+from lumina.agents.orchestrator_state import Waiting
+from lumina.events.base import Event, type_of
 from lumina.events.execution import ExecutionFinished, ExecutionRequested
 from lumina.events.generation import GenerationFinished, GenerationRequested
-from lumina.events.ids import EventId
+from lumina.events.ids import EventId, StreamId
 from lumina.events.lease import LeaseExpired, LeaseGranted, LeaseRefused, LeaseReleased
 from lumina.events.record import Recorded
 from lumina.events.run import RunClosed, RunForked
@@ -32,6 +34,7 @@ from lumina.events.timer import TimerElapsed
 from lumina.events.validation import ValidationFinished, ValidationRequested
 
 SLOT_CHARACTERS: Final = 16
+TIMER: Final = type_of(TimerElapsed)
 
 
 class Slot(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,13 +107,15 @@ class _Layout:
         self._fork: EventId | None = None
         self._before: frozenset[EventId] = frozenset()
         self._anchor: EventId | None = None
+        self._pause: Slot | None = None
+        self._resumed: Counter[str] = Counter()
         self._void: dict[tuple[str, int, int], Slot] = {}
 
     def put(self, recorded: Recorded[Event], *, shared: bool) -> None:
         """Place one record."""
         if isinstance(recorded.event, RunForked):
             self._begin_fork(recorded)
-        slot = self._again(recorded) or self._slot(recorded)
+        slot = self._again(recorded) or self._after_pause(recorded) or self._slot(recorded)
         self._placed[recorded.id] = Placed(recorded=recorded, slot=slot, shared=shared)
 
     def placed(self) -> tuple[Placed, ...]:
@@ -142,8 +147,29 @@ class _Layout:
         for name in [name for name, each in self._placed.items() if isinstance(each.recorded.event, RunClosed)]:
             self._drop(name)
         self._before, self._void = frozenset(self._placed), {}
-        inputs = [name for name, each in self._placed.items() if each.recorded.agent != ORCHESTRATOR]
-        self._anchor = inputs[-1] if inputs else None
+        inputs = [each.recorded for each in self._placed.values() if each.recorded.agent != ORCHESTRATOR]
+        if inputs and isinstance(inputs[-1].event, RunForked):
+            return  # the parent had only begun, as a fork itself: it stood where its own parent did
+        self._anchor = inputs[-1].id if inputs else None
+        self._pause, self._resumed = None, Counter()
+        if (timer := self._paused()) is not None:
+            key = f"clock {TIMER} {timer}"
+            self._pause = _named(f"{key} #{self._roots[key] + 1}", above=None)
+
+    def _paused(self) -> str | None:
+        """Return the timer that the parent waited for before it would have tried again; the fork doesn't wait."""
+        orchestrator = Orchestrator()
+        state = orchestrator.initial(StreamId("r-parent"))
+        for each in self._placed.values():
+            state = orchestrator.evolve(state, each.recorded)
+        return next((step.timer for step in state.steps if isinstance(step.stage, Waiting)), None)
+
+    def _after_pause(self, recorded: Recorded[Event]) -> Slot | None:
+        """Return the slot of what a fork decides where its parent paused, None for anything else."""
+        if self._pause is None or recorded.causation != self._fork or recorded.agent != ORCHESTRATOR:
+            return None
+        self._resumed[recorded.type] += 1
+        return _named(f"{recorded.agent} {recorded.type} #{self._resumed[recorded.type]}", above=self._pause.name)
 
     def _again(self, recorded: Recorded[Event]) -> Slot | None:
         """Return the slot of what the parent said and the fork says again in its place, None for anything else."""
