@@ -15,7 +15,7 @@ from lumina.events.base import Event
 from lumina.events.contract import Language
 from lumina.events.execution import Check, ExecutionFinished
 from lumina.events.record import Recorded
-from lumina.events.run import PlannedStep, RunClosed, RunPlanned, RunStatus, RunSubmitted
+from lumina.events.run import PlannedStep, RunClosed, RunForked, RunPlanned, RunStatus, RunSubmitted
 from lumina.events.step import AttemptStarted, StepAccepted, StepFailed
 from lumina.events.validation import Finding, Severity, ValidationFinished
 from lumina.events.values import BlobRef, FileRef
@@ -49,6 +49,7 @@ class RunOutcome(msgspec.Struct, kw_only=True):
     """A run with its steps, as far as it went."""
 
     run: str
+    parent: str = ""
     request: str = ""
     status: RunStatus | None = None
     reason: str = ""
@@ -60,8 +61,8 @@ class RunOutcome(msgspec.Struct, kw_only=True):
 
 
 def gather(records: Sequence[Recorded[Event]]) -> RunOutcome:
-    """Return the outcome that the records of one run tell."""
-    outcome = RunOutcome(run=records[0].stream if records else "", steps=[])
+    """Return the outcome that the records of one run tell; for a fork, those that it shares come first."""
+    outcome = RunOutcome(run=records[-1].stream if records else "", steps=[])
     steps: dict[int, StepOutcome] = {}
     for recorded in records:
         match recorded.event:
@@ -70,7 +71,13 @@ def gather(records: Sequence[Recorded[Event]]) -> RunOutcome:
             case RunPlanned(steps=planned):
                 steps = {step.number: _planned(step) for step in planned}
                 outcome.steps = list(steps.values())
+            case RunForked() as forked:
+                _take_over(outcome, forked, steps=steps)
+                outcome.started_ms, outcome.parent = recorded.time_ms, forked.parent
             case RunClosed() as closed:
+                for result in closed.results:
+                    if not result.accepted and result.number in steps and steps[result.number].accepted:
+                        _take_back(steps[result.number])
                 outcome.status, outcome.reason = closed.status, closed.reason
                 outcome.tokens, outcome.records, outcome.ended_ms = closed.tokens, closed.records, recorded.time_ms
             case event:
@@ -82,12 +89,28 @@ def _planned(step: PlannedStep) -> StepOutcome:
     return StepOutcome(number=step.number, kind=step.kind, brief=step.brief, language=step.contract.language)
 
 
+def _take_over(outcome: RunOutcome, forked: RunForked, *, steps: dict[int, StepOutcome]) -> None:
+    """Make the outcome of a parent, up to a place, that of its fork."""
+    outcome.request = forked.request or outcome.request
+    outcome.status, outcome.reason = None, ""
+    for step in forked.steps:
+        if step.number in steps:
+            _take_back(steps[step.number])
+            steps[step.number].brief = step.brief
+
+
+def _take_back(step: StepOutcome) -> None:
+    """Forget how a step ended: it is begun anew."""
+    step.accepted, step.code, step.artifacts, step.reason = False, None, (), ""
+
+
 def _gather_step(event: Event, *, steps: dict[int, StepOutcome]) -> None:
     step = steps.get(getattr(event, "step", 0))
     if step is None:
         return
     match event:
         case AttemptStarted():
+            _take_back(step)
             step.attempts, step.model = event.attempt, event.model
         case ValidationFinished():
             step.findings = event.findings

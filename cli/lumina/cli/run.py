@@ -167,7 +167,7 @@ async def submit_and_follow(
     submission = await build_submission(
         request=request,
         options=options,
-        models=choose_models(offers, wanted=_wanted(wishes), own=place.own),
+        models=choose_models(offers, wanted=wanted_models(wishes), own=place.own),
         specialists=specialists_of(place.home, kind=task.kind),
         files=files,
         cases=cases_of(task),
@@ -185,13 +185,19 @@ async def submit_and_follow(
 
 
 async def follow_to_end(
-    connected: Bus, *, run: StreamId, screen: Screen, wishes: Wishes, watching: bool = False
+    connected: Bus,
+    *,
+    run: StreamId,
+    screen: Screen,
+    wishes: Wishes,
+    watching: bool = False,
+    shared: Sequence[Recorded[Event]] = (),
 ) -> Exit:
     """Follow a run to its end, show its result, and return the exit code.
 
-    Who only watches writes no files, and Ctrl-C leaves the run alone.
+    Who only watches writes no files, and Ctrl-C leaves the run alone. `shared` is what a fork has of its parents.
     """
-    records: list[Recorded[Event]] = []
+    records: list[Recorded[Event]] = list(shared)
 
     def on_record(recorded: Recorded[Event]) -> None:
         records.append(recorded)
@@ -258,13 +264,15 @@ def check_kind(files: Sequence[SpecialistFile], *, kind: str | None) -> None:
         raise UsageProblem(f"no specialist answers the kind {kind!r}; these do: {', '.join(kinds)}")
 
 
-def _wanted(wishes: Wishes) -> list[str]:
+def wanted_models(wishes: Wishes) -> list[str]:
+    """Return the names that the models of one call have among the offers."""
     if wishes.model_url is not None:
         return [_url_model_id(wishes)]
-    return [Path(name).stem if _is_file(name) else name for name in wishes.task.models]
+    return [Path(name).stem if is_model_file(name) else name for name in wishes.task.models]
 
 
-def _is_file(name: str) -> bool:
+def is_model_file(name: str) -> bool:
+    """Return whether a model is named by its file."""
     return name.endswith(".gguf") or ("/" in name and Path(name).exists())
 
 
@@ -281,7 +289,7 @@ def session_node_file(home: Home, wishes: Wishes) -> Path | None:
     tables = [
         {"id": Path(name).stem, "path": str(Path(name).expanduser().absolute())}
         for name in wishes.task.models
-        if wishes.model_url is None and _is_file(name)
+        if wishes.model_url is None and is_model_file(name)
     ]
     if wishes.model_url is not None:
         table = {"id": _url_model_id(wishes), "url": wishes.model_url}

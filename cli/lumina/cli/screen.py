@@ -23,11 +23,11 @@ from lumina.events.execution import ExecutionFinished, ExecutionRequested, Execu
 from lumina.events.generation import GenerationFinished, GenerationOutcome, GenerationRequested
 from lumina.events.lease import LeaseGranted, LeaseRefused
 from lumina.events.record import Recorded
-from lumina.events.run import RunClosed, RunPlanned, RunSubmitted
+from lumina.events.run import RunClosed, RunForked, RunPlanned, RunSubmitted
 from lumina.events.step import AttemptStarted, StepAccepted, StepFailed
 from lumina.events.validation import ValidationFinished, ValidationRequested, ValidationVerdict
 
-LASTING: Final = (RunPlanned, AttemptStarted, StepAccepted, StepFailed, LeaseRefused, RunClosed)
+LASTING: Final = (RunForked, RunPlanned, AttemptStarted, StepAccepted, StepFailed, LeaseRefused, RunClosed)
 
 
 class Chatter(msgspec.Struct, frozen=True):

@@ -1,4 +1,7 @@
-"""Projection `attempts`: what was tried for each step, with what result, and what the next attempt was told."""
+"""Projection `attempts`: what was tried for each step, with what result, and what the next attempt was told.
+
+A fork's attempts are those in which it asked something itself; an attempt that its parent began is continued there.
+"""
 
 from enum import Enum
 from typing import ClassVar, assert_never
@@ -6,8 +9,10 @@ from typing import ClassVar, assert_never
 from lumina.events.base import Event
 from lumina.events.execution import Check, ExecutionFinished, ExecutionRequested, ExecutionVerdict
 from lumina.events.generation import GenerationFinished, GenerationOutcome, GenerationRequested, Purpose, Usage
+from lumina.events.late import counted
 from lumina.events.lease import LeaseExpired, LeaseGranted, LeaseRefused
 from lumina.events.record import Recorded
+from lumina.events.run import ChainHead, RunClosed
 from lumina.events.step import AttemptStarted, Rung, StepAccepted
 from lumina.events.validation import Finding, ValidationFinished, ValidationRequested, ValidationVerdict
 from lumina.events.values import BlobRef, FileRef
@@ -23,7 +28,8 @@ OfStep = (
     | StepAccepted
 )
 OfLease = LeaseGranted | LeaseRefused | LeaseExpired
-Seen = GenerationRequested | OfStep | OfLease
+OfWorker = GenerationFinished | ValidationFinished | ExecutionFinished
+Seen = GenerationRequested | OfStep | OfLease | RunClosed
 
 
 class Stage(Enum):
@@ -45,13 +51,17 @@ class AttemptRow(Row, frozen=True, kw_only=True):
     """One attempt at one step; step 0 is the plan of the run.
 
     Attributes:
-        rung: Of the repair ladder; None for a plan.
+        model: Empty when the code was there already.
+        rung: Of the repair ladder; None for a plan, and for an attempt that the parent of a fork began.
         reason: Why this rung.
         request: Id of its `generation.requested`.
         feedback: What the model was told about the faulty code.
         instance: Which model instance answered.
         code: What it wrote.
         ended_ms: Time of the last record that concerns it.
+        worker: Who spoke last about it.
+        heard: The place of that word among all of that worker's in this run.
+        late: It came too late for the run, and nothing followed from it (`lumina.events.late`).
     """
 
     table: ClassVar[str] = "attempt"
@@ -84,6 +94,9 @@ class AttemptRow(Row, frozen=True, kw_only=True):
     stdout: str = ""
     stderr: str = ""
     artifacts: tuple[FileRef, ...] = ()
+    worker: str = ""
+    heard: int = 0
+    late: bool = False
 
     @property
     def verdict(self) -> str:
@@ -98,15 +111,25 @@ class AttemptRow(Row, frozen=True, kw_only=True):
             words = self.outcome.value
         else:
             words = self.stage.value
-        return words.replace("_", " ")
+        return words.replace("_", " ") + (", late" if self.late else "")
+
+
+class EndRow(Row, frozen=True, kw_only=True):
+    """How many records of each writer belong to a run that has ended."""
+
+    table: ClassVar[str] = "attempt_end"
+    key: ClassVar[tuple[str, ...]] = ("run",)
+
+    run: str
+    chains: tuple[ChainHead, ...]
 
 
 class Attempts:
     """The fold."""
 
     name = "attempts"
-    version = 1
-    kinds: tuple[type[Row], ...] = (AttemptRow,)
+    version = 3
+    kinds: tuple[type[Row], ...] = (AttemptRow, EndRow)
 
     def apply(self, rows: Rows, recorded: Recorded[Event]) -> tuple[Change, ...]:
         """Return what the record changes."""
@@ -115,12 +138,35 @@ class Attempts:
             return ()
         if isinstance(event, GenerationRequested):
             return (_requested(rows, recorded, event),)
+        if isinstance(event, RunClosed):
+            return _ended(rows, recorded, event)
         if isinstance(event, OfLease):
             return tuple(_leased(row, recorded, event) for row in rows.where(AttemptRow, request=event.request))
         row = rows.get(AttemptRow, recorded.stream, event.step, event.attempt)
         if isinstance(event, AttemptStarted):
             return (_started(recorded, event),)
-        return () if row is None else (_went_on(row, recorded, event),)
+        if row is None and isinstance(event, ValidationRequested | ExecutionRequested):
+            row = _continued(recorded, event)
+        if row is None:
+            return ()
+        row = _went_on(row, recorded, event)
+        return (_heard(rows, row, recorded) if isinstance(event, OfWorker) else row,)
+
+
+def _ended(rows: Rows, recorded: Recorded[Event], event: RunClosed) -> tuple[Change, ...]:
+    """Mark what landed before the end, but after the decision to end."""
+    late = (
+        row.but(late=True)
+        for row in rows.where(AttemptRow, run=recorded.stream)
+        if row.worker and row.heard > counted(event.chains, agent=row.worker)
+    )
+    return (EndRow(run=recorded.stream, chains=event.chains), *late)
+
+
+def _heard(rows: Rows, row: AttemptRow, recorded: Recorded[Event]) -> AttemptRow:
+    end = rows.get(EndRow, recorded.stream)
+    late = end is not None and recorded.position > counted(end.chains, agent=recorded.agent)
+    return row.but(worker=recorded.agent, heard=recorded.position, late=late)
 
 
 def _started(recorded: Recorded[Event], event: AttemptStarted) -> AttemptRow:
@@ -134,6 +180,21 @@ def _started(recorded: Recorded[Event], event: AttemptStarted) -> AttemptRow:
         ended_ms=recorded.time_ms,
         rung=event.rung,
         reason=event.reason,
+    )
+
+
+def _continued(recorded: Recorded[Event], event: ValidationRequested | ExecutionRequested) -> AttemptRow:
+    """Return the attempt of a fork that begins with the code of its parent."""
+    return AttemptRow(
+        run=recorded.stream,
+        step=event.step,
+        attempt=event.attempt,
+        model="",
+        stage=Stage.GENERATED,
+        started_ms=recorded.time_ms,
+        ended_ms=recorded.time_ms,
+        reason="with the code that its parent had",
+        code=event.code,
     )
 
 

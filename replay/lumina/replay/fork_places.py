@@ -113,6 +113,18 @@ def fork_of(own: Sequence[Recorded[Event]]) -> tuple[Origin, Recorded[Event]] | 
     return None
 
 
+async def shared_by(own: Sequence[Recorded[Event]], *, events: Records) -> tuple[Recorded[Event], ...]:
+    """Return what a fork shares with its parents, empty for a run that is no fork. Raises LogDamaged."""
+    link = fork_of(own)
+    return () if link is None else await history_of(link[0], events=events, before=link[1].seq)
+
+
+async def story_of(run: StreamId, *, events: Records) -> tuple[Recorded[Event], ...]:
+    """Return all that belongs to a run: what it shares with its parents, then its own records. Raises LogDamaged."""
+    own = await records_of(run, events=events, before=await events.last_seq() + 1)
+    return (*await shared_by(own, events=events), *own)
+
+
 async def records_of(run: StreamId, *, events: Records, before: int) -> list[Recorded[Event]]:
     """Return the records of one run that stand before the sequence `before`. Raises LogDamaged."""
     async with aclosing(events.read((Filter(stream=run),), until=before - 1)) as found:

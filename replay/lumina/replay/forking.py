@@ -12,14 +12,23 @@ from msgspec.structs import replace
 from lumina.agents.closing import root_of, sentence
 from lumina.agents.contracts import contract_for
 from lumina.agents.orchestrator import Orchestrator
-from lumina.agents.orchestrator_state import Done, RunState, StepState
+from lumina.agents.orchestrator_state import (
+    Asking,
+    Done,
+    Executing,
+    RunState,
+    StepState,
+    Validating,
+    step_numbered,
+)
+from lumina.agents.ports import Answer
 from lumina.agents.step_inputs import inputs_for
 from lumina.events.base import Event
 from lumina.events.contract import Form
 from lumina.events.ids import StreamId, root_event_id
 from lumina.events.record import Draft, Head, Recorded, chain
 from lumina.events.run import ModelChoice, PlannedStep, RunForked, RunOptions, RunSubmitted
-from lumina.events.values import BlobRef, FileRef
+from lumina.events.values import REQUEST_CHARACTERS_MAX, BlobRef, FileRef
 from lumina.replay.errors import ForkProblem
 from lumina.replay.fork_places import Place
 from lumina.replay.fork_roles import with_roles
@@ -49,20 +58,30 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     step: int | None = None
 
 
+class StepFate(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes of a step in a fork, in words."""
+
+    number: int
+    kind: str
+    fate: str
+
+
 class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
     """What a fork does first.
 
     Attributes:
-        before: The state that it takes over.
-        after: The state after its first record, before it has said anything.
-        decisions: What it says then, in order.
-        files: What lies beside the program of the step under way, as the sandbox gets it.
+        request: What the run is about.
+        steps: What becomes of each step; empty when there is no plan yet.
+        decisions: What the orchestrator says right after the fork's first record.
+        step: Number of the step that is under way then; None when none is.
+        files: What lies beside that step's program, as the sandbox gets it.
         blobs: All that the shared records and those files name, once each.
     """
 
-    before: RunState
-    after: RunState
-    decisions: tuple[Event, ...]
+    request: str
+    steps: tuple[StepFate, ...]
+    decisions: tuple[Recorded[Event], ...]
+    step: int | None
     files: tuple[FileRef, ...]
     blobs: tuple[BlobRef, ...]
 
@@ -101,7 +120,7 @@ def compose(place: Place, wishes: Wishes) -> RunForked:
         specialists=specialists,
         request=request,
         steps=steps,
-        reason=sentence("; ".join(said)),
+        reason=sentence("; ".join((f"from record {place.at.seq}", *said))),
     )
 
 
@@ -114,7 +133,7 @@ def compose_without(place: Place, gone: Recorded[Event]) -> RunForked:
         root=root_of(place.chains),
         without=gone.id,
         supersedes=True,
-        reason=sentence(f"without record {gone.seq}, {gone.type} by {gone.agent}, and all that descends from it"),
+        reason=sentence(f"without record {gone.seq} ({gone.type} by {gone.agent}) and all that descends from it"),
     )
 
 
@@ -131,14 +150,44 @@ def rehearse(place: Place, event: RunForked, *, stream: StreamId, time_ms: int) 
     recorded, _ = chain(draft_fork(event, stream=stream, time_ms=time_ms), after=Head())
     after = orchestrator.evolve(before, recorded)
     files = sandbox_files(after)
+    step = under_way(after)
     named = [ref for each in place.history for ref in blob_refs(each.event)] + [file.blob for file in files]
     return Rehearsal(
-        before=before,
-        after=after,
-        decisions=tuple(answer.event for answer in orchestrator.decide(after, recorded)),
+        request="" if after.submitted is None else after.submitted.request,
+        steps=tuple(fate_of(step, was=step_numbered(before, step.planned.number)) for step in after.steps),
+        decisions=tuple(_written(answer) for answer in orchestrator.decide(after, recorded)),
+        step=None if step is None else step.planned.number,
         files=files,
         blobs=tuple({ref.digest: ref for ref in named}.values()),
     )
+
+
+def fate_of(step: StepState, *, was: StepState | None) -> StepFate:
+    """Return what a fork makes of a step that stood as `was`."""
+    return StepFate(number=step.planned.number, kind=step.planned.kind, fate=_fate(step, was=was))
+
+
+def _fate(step: StepState, *, was: StepState | None) -> str:
+    if isinstance(step.stage, Done):
+        return "accepted, kept" if step.stage.result.accepted else "failed, kept"
+    if was is None or was.rung is None:
+        return "not begun"
+    if step.rung is None or step.attempts < was.attempts:
+        return "begun anew"
+    match was.stage:
+        case Asking():
+            return "goes on: the model is asked again"
+        case Validating():
+            return "goes on: the validator is asked again"
+        case Executing():
+            return "goes on: the sandbox is asked again"
+        case _:
+            return "goes on"
+
+
+def _written(answer: Answer) -> Recorded[Event]:
+    assert answer.written is not None, "the orchestrator chains what it says itself"
+    return answer.written
 
 
 def sandbox_files(state: RunState) -> tuple[FileRef, ...]:
@@ -208,9 +257,8 @@ def _words(
 
 
 def _checked_request(brief: str) -> str:
-    limit = 20_000
-    if len(brief) > limit:
-        raise ForkProblem(f"the new request has {len(brief):,} characters, {limit:,} are allowed")
+    if len(brief) > REQUEST_CHARACTERS_MAX:
+        raise ForkProblem(f"the new request has {len(brief):,} characters, {REQUEST_CHARACTERS_MAX:,} are allowed")
     return brief
 
 
