@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from tests.bench import canned
@@ -35,13 +35,25 @@ START_MS = 1_700_000_000_000
 TICK_MS = 7
 
 
+class Fresh(NamedTuple):
+    """What came about since one asked last."""
+
+    records: list[Recorded[Event]]
+    blobs: dict[str, bytes]
+
+
 class History:
-    """What would stand in the log after some runs, one after the other. `records` is all of it, in order."""
+    """What would stand in the log after some runs, one after the other.
+
+    `records` and `blobs` are what came about since `drain`; what is over needs no memory after that.
+    """
 
     def __init__(self) -> None:
         """Begin with a node that offers one model."""
         self.records: list[Recorded[Event]] = []
         self.blobs: dict[str, bytes] = {}
+        self.events = 0
+        self._lasting: dict[str, bytes] = {}
         self._heads: dict[tuple[StreamId, str], Head] = {}
         self._time_ms = START_MS
         self._runs = 0
@@ -57,13 +69,21 @@ class History:
         announced = NodeAnnounced(node=NODE, bytes_max=2**32, models=(offer,), idle_ms=300_000, configuration=NO_DIGEST)
         self._say(announced, stream=NODE, agent="node")
         self._submission = self._submitted()
+        self._lasting = dict(self.blobs)  # what every run names
 
     def extend(self, events: int) -> None:
-        """Go on until there are at least so many records, all runs closed."""
-        while len(self.records) < events:
+        """Go on until there have been at least so many records, all runs closed."""
+        while self.events < events:
             self._runs += 1
             run = StreamId(f"r-bench{self._runs:07d}")
             self._say(self._submission, stream=run, agent="client")
+            self._heads = {where: head for where, head in self._heads.items() if where[0] != run}
+
+    def drain(self) -> Fresh:
+        """Return what is new, and forget it."""
+        fresh = Fresh(self.records, self.blobs)
+        self.records, self.blobs = [], dict(self._lasting)
+        return fresh
 
     def _submitted(self) -> RunSubmitted:
         files = [file for file in load_folders() if file.definition and file.definition.kind == "function"]
@@ -97,7 +117,8 @@ class History:
     def _land(self, draft: Draft[Event]) -> None:
         where = (draft.stream, draft.agent)
         written, _ = chain(draft, after=self._heads.get(where, Head()))
-        recorded = msgspec.structs.replace(written, seq=len(self.records) + 1)
+        self.events += 1
+        recorded = msgspec.structs.replace(written, seq=self.events)
         self._heads[where] = Head(seq=recorded.seq, position=recorded.position, digest=recorded.digest)
         self.records.append(recorded)
         self._fresh.append(recorded)

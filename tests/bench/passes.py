@@ -1,14 +1,14 @@
-"""How fast logs of growing length are read, verified, folded and decided again."""
+"""How fast logs of growing length are read, verified, folded and decided again, and with how much memory."""
 
 import sys
 from collections.abc import Sequence
 
 import anyio
 import msgspec
-from tests.bench.figures import Figure
-from tests.bench.history import History
+from tests.bench.figures import Figure, percentile
+from tests.bench.history import Fresh, History
 from tests.bench.raw import PENDING_MAX, admin
-from tests.bench.reading import READERS, Pass
+from tests.bench.reading import Pass
 from tests.bench.stage import ROOT, served
 
 from lumina.bus.blobs import JetStreamBlobs
@@ -19,49 +19,84 @@ from lumina.events.codec import encode
 from lumina.events.record import to_headers
 
 PART = "whole log"
+YARDSTICK = "1,000 events, OpenHands' yardstick"
+CHUNK_EVENTS = 20_000
 BLOBS_AT_ONCE = 32
+REPETITIONS = 15
 WORDS = {
     "read": "read and check",
-    "verify": "verify, with invariants",
+    "verify": "verify",
+    "invariants": "verify, with invariants",
+    "state": "read, check and fold to the state",
     "fold": "fold into the store",
     "orchestrator": "recover the orchestrator",
     "governor": "recover the governor",
 }
+THEIRS_MS = {"replay": 29.49, "recovery": 57.50}
+"""Published for 1,000 events: reference/peers.md section 4, from their `scripts/event_sourcing_benchmarks`."""
 
 
 async def measure(sizes: Sequence[int]) -> list[Figure]:
-    """Return the rates on logs of these sizes."""
-    history, stored = History(), 0
+    """Return the rates on logs of these sizes, and what 1,000 events take beside published figures."""
+    history = History()
     figures: list[Figure] = []
     async with served("default") as place:
         for size in sizes:
-            known = set(history.blobs) if stored else set()
-            history.extend(size)
-            await _store(place, history, after=stored, known=known)
-            stored = len(history.records)
-            figures += [_figure(what, await _pass(place, what=what)) for what in READERS]
+            while history.events < size:
+                history.extend(min(size, history.events + CHUNK_EVENTS))
+                await _store(place, history.drain(), events=history.events)
+            if size == min(sizes):
+                figures += await _yardstick(place)
+            for what, words in WORDS.items():
+                sys.stderr.write(f"bench: {size:,} events: {words}\n")
+                (done,) = await _passes(place, what=what)
+                figures.append(_figure(words, done))
     return figures
 
 
-def _figure(what: str, done: Pass) -> Figure:
+async def _yardstick(place: Place) -> list[Figure]:
+    """Return how long the shortest log takes in a process that has read it once, beside what others publish."""
+    lines = []
+    for what, ours, words in (
+        ("replay", "state", "replay: read, check and fold to the state"),
+        ("recovery", "orchestrator", "recovery: start a keeper, which decides all again"),
+    ):
+        done = await _passes(place, what=ours, repeat=REPETITIONS)
+        theirs = Figure(part=YARDSTICK, what=f"{what}, theirs", p50_ms=THEIRS_MS[what], note="published, their machine")
+        samples = [1000 * each.seconds * 1000 / each.events for each in done]
+        cpu_ms = percentile([1000 * each.cpu_s * 1000 / each.events for each in done], 0.5)
+        own = Figure(
+            part=YARDSTICK,
+            what=words,
+            count=len(samples),
+            p50_ms=percentile(samples, 0.5),
+            p99_ms=percentile(samples, 0.99),
+            note=f"best {min(samples):.1f} ms, processor time {cpu_ms:.1f} ms; from a NATS server",
+        )
+        lines += [theirs, own]
+    return lines
+
+
+def _figure(words: str, done: Pass) -> Figure:
     memory = f"+{done.memory_bytes / 2**20:.0f} MiB, {done.seconds:.2f} s"
     per_cpu_s = f"{done.events / done.cpu_s:,.0f} per CPU s"
     return Figure(
-        part=PART, what=WORDS[what], count=done.events, per_s=done.events / done.seconds, note=f"{memory}, {per_cpu_s}"
+        part=PART, what=words, count=done.events, per_s=done.events / done.seconds, note=f"{memory}, {per_cpu_s}"
     )
 
 
-async def _pass(place: Place, *, what: str) -> Pass:
-    command = [sys.executable, "-m", "tests.bench.reading", what, "--url", place.url, "--home", str(place.home.root)]
+async def _passes(place: Place, *, what: str, repeat: int = 1) -> list[Pass]:
+    where = ("--url", place.url, "--home", str(place.home.root))
+    command = [sys.executable, "-m", "tests.bench.reading", what, *where, "--repeat", str(repeat)]
     done = await anyio.run_process(command, cwd=ROOT, stderr=None)
-    return msgspec.json.decode(done.stdout, type=Pass)
+    return msgspec.json.decode(done.stdout, type=list[Pass])
 
 
-async def _store(place: Place, history: History, *, after: int, known: set[str]) -> None:
+async def _store(place: Place, fresh: Fresh, *, events: int) -> None:
     """Bring what is new into the server as it is; the log's records are not awaited one by one."""
     async with connect(place.endpoint("admin")) as transport:
         blobs = JetStreamBlobs(transport)
-        contents = iter([content for digest, content in history.blobs.items() if digest not in known])
+        contents = iter(fresh.blobs.values())
 
         async def put() -> None:
             for content in contents:
@@ -73,11 +108,11 @@ async def _store(place: Place, history: History, *, after: int, known: set[str])
     async with admin(place) as client:
         js = client.jetstream(publish_async_max_pending=PENDING_MAX)
         acks = []
-        for recorded in history.records[after:]:
+        for recorded in fresh.records:
             subject = subject_of(recorded.event, stream=recorded.stream, agent=recorded.agent)
             acks.append(await js.publish_async(subject, encode(recorded.event), headers=to_headers(recorded)))
         for ack in acks:
             await ack
     async with bus(place, role="client") as connected:
         stored = await connected.events.last_seq()
-        assert stored == len(history.records), f"{stored} of {len(history.records)} records were stored"
+        assert stored == events, f"{stored} of {events} records were stored"

@@ -15,6 +15,7 @@ import structlog
 from lumina.agents.governor import Governor
 from lumina.agents.keeping import KeeperRunner
 from lumina.agents.orchestrator import Orchestrator
+from lumina.agents.orchestrator_state import RunState
 from lumina.cli.following import now_ms
 from lumina.cli.home import find_home
 from lumina.cli.place import Bus, Place, bus
@@ -36,11 +37,41 @@ class Pass(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def _read(connected: Bus) -> int:
-    return len([recorded.seq async for recorded in connected.events.read()])
+    count = 0
+    async for _ in connected.events.read():
+        count += 1
+    return count
+
+
+async def _state(connected: Bus) -> int:
+    """Fold what the orchestrator knows of every run that is open, as others fold a conversation."""
+    orchestrator = Orchestrator()
+    states: dict[StreamId, RunState] = {}
+    count = 0
+    async for recorded in connected.events.read():
+        count += 1
+        shard = orchestrator.shard(recorded)
+        if shard is None:
+            continue
+        state = states.get(shard)
+        state = orchestrator.evolve(orchestrator.initial(shard) if state is None else state, recorded)
+        if orchestrator.finished(state):
+            states.pop(shard, None)
+        else:
+            states[shard] = state
+    return count
 
 
 async def _verify(connected: Bus) -> int:
-    report = await verify_all(connected.events, connected.blobs, invariants=True)
+    return await _verified(connected, invariants=False)
+
+
+async def _invariants(connected: Bus) -> int:
+    return await _verified(connected, invariants=True)
+
+
+async def _verified(connected: Bus, *, invariants: bool) -> int:
+    report = await verify_all(connected.events, connected.blobs, invariants=invariants)
     assert report.status is Status.OK, report.lines()
     assert not report.broken, report.lines()
     return report.records
@@ -62,6 +93,8 @@ async def _governor(connected: Bus) -> int:
 READERS: dict[str, tuple[str, Callable[[Bus], Awaitable[int]]]] = {
     "read": ("client", _read),
     "verify": ("client", _verify),
+    "invariants": ("client", _invariants),
+    "state": ("client", _state),
     "fold": ("client", _fold),
     "orchestrator": ("orchestrator", _orchestrator),
     "governor": ("governor", _governor),
@@ -69,19 +102,26 @@ READERS: dict[str, tuple[str, Callable[[Bus], Awaitable[int]]]] = {
 """By name: in which role, and what."""
 
 
-async def measure(place: Place, *, what: str) -> Pass:
-    """Do one pass."""
+async def measure(place: Place, *, what: str, repeat: int) -> list[Pass]:
+    """Do one pass; or, after one that does not count, several."""
     role, read = READERS[what]
+    passes: list[Pass] = []
     async with bus(place, role=role, name=f"bench-{what}") as connected:
-        before = _memory_bytes()
-        cpu_s, started = time.process_time(), time.perf_counter()
-        events = await read(connected)
-        return Pass(
-            events=events,
-            seconds=time.perf_counter() - started,
-            cpu_s=time.process_time() - cpu_s,
-            memory_bytes=_memory_bytes() - before,
-        )
+        if repeat > 1:
+            await read(connected)
+        for _ in range(repeat):
+            before = _memory_bytes()
+            cpu_s, started = time.process_time(), time.perf_counter()
+            events = await read(connected)
+            passes.append(
+                Pass(
+                    events=events,
+                    seconds=time.perf_counter() - started,
+                    cpu_s=time.process_time() - cpu_s,
+                    memory_bytes=_memory_bytes() - before,
+                )
+            )
+    return passes
 
 
 def _memory_bytes() -> int:
@@ -91,15 +131,16 @@ def _memory_bytes() -> int:
 
 
 def main() -> None:
-    """Do one pass and print what it cost as JSON."""
+    """Do the passes and print what each cost as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=sorted(READERS))
     parser.add_argument("--url", required=True)
     parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--repeat", type=int, default=1)
     options = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     place = Place(home=find_home(options.home), url=options.url)
-    result = anyio.run(lambda: measure(place, what=options.what))
+    result = anyio.run(lambda: measure(place, what=options.what, repeat=options.repeat))
     sys.stdout.buffer.write(msgspec.json.encode(result))
 
 

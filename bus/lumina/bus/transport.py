@@ -68,7 +68,8 @@ class Inbox:
             self.dropped += 1
             return
         self._items.append(item)
-        self._arrived.set()
+        if not self._arrived.is_set():
+            self._arrived.set()
 
     def fail(self, kind: type[BusError], reason: str) -> None:
         """Say that nothing more will come; the reader gets the error after what is still here."""

@@ -20,7 +20,7 @@ from lumina.events.base import Event, category_of, type_of
 from lumina.events.codec import decode, encode
 from lumina.events.errors import InvalidEvent
 from lumina.events.ids import AnyEventId, AnyStreamId, EventId, StreamId, event_id
-from lumina.events.values import Digest, Milliseconds, Name, Value, checked_before
+from lumina.events.values import Digest, Milliseconds, Name
 
 NO_DIGEST: Final = "0" * 64
 """What the first record of a chain names as its predecessor."""
@@ -54,7 +54,7 @@ class Draft(msgspec.Struct, Generic[E_co], frozen=True, kw_only=True):
         return category_of(type_of(self.event))
 
 
-class Recorded(msgspec.Struct, Generic[E_co], frozen=True, kw_only=True):
+class Recorded(msgspec.Struct, Generic[E_co], frozen=True, kw_only=True, gc=False):
     """An event as it stands in the log.
 
     Attributes:
@@ -91,7 +91,7 @@ class Recorded(msgspec.Struct, Generic[E_co], frozen=True, kw_only=True):
         return category_of(self.type)
 
 
-class Head(msgspec.Struct, frozen=True, kw_only=True):
+class Head(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The end of one writer's chain in one stream; `seq` 0 and `position` 0 for an empty one."""
 
     seq: int = 0
@@ -114,8 +114,8 @@ def draft_answer(event: E, *, to: Recorded[Event], agent: str, ordinal: int, tim
     )
 
 
-class Sealed(Value, frozen=True, kw_only=True):
-    """What a record's digest covers. Checked when a header is read. Keys stand in this order, `causation` may be null.
+class Sealed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What a record's digest covers, its keys in this order; `causation` may be null. See `_checked`.
 
     Attributes:
         body: SHA-256 of the bytes of the body.
@@ -168,17 +168,19 @@ def chain_digest(sealed: Sealed) -> str:
 def chain(draft: Draft[E], *, after: Head) -> tuple[Recorded[E], bytes]:
     """Return the record that `draft` becomes as the successor of `after`, and the bytes of its body."""
     body = encode(draft.event)
-    sealed = _sealed(
-        id=draft.id,
-        type=type_of(draft.event),
-        stream=draft.stream,
-        agent=draft.agent,
-        time_ms=draft.time_ms,
-        causation=draft.causation,
-        position=after.position + 1,
-        previous=after.digest,
-        body=sha256(body).hexdigest(),
-        fields=fields_digest(body),
+    sealed = _checked(
+        Sealed(
+            id=draft.id,
+            type=type_of(draft.event),
+            stream=draft.stream,
+            agent=draft.agent,
+            time_ms=draft.time_ms,
+            causation=draft.causation,
+            position=after.position + 1,
+            previous=after.digest,
+            body=sha256(body).hexdigest(),
+            fields=fields_digest(body),
+        )
     )
     return recorded_as(sealed, event=draft.event, digest=chain_digest(sealed), seq=0), body
 
@@ -240,17 +242,19 @@ def from_headers(headers: dict[str, str], *, body: bytes, seq: int) -> Recorded[
 def sealed_from(headers: dict[str, str], *, seq: int) -> Sealed:
     """Return the envelope that stands in `headers`. Raises InvalidEvent for one that is incomplete or malformed."""
     try:
-        return _sealed(
-            id=EventId(headers["ce-id"]),
-            type=headers["ce-type"],
-            stream=StreamId(headers["ce-subject"]),
-            agent=headers["ce-source"].removeprefix("/lumina/"),
-            time_ms=from_rfc3339(headers["ce-time"]),
-            causation=EventId(cause) if (cause := headers.get("ce-causationid")) else None,
-            position=int(headers["ce-luminaposition"]),
-            previous=headers["ce-luminaprevious"],
-            body=headers["ce-luminabody"],
-            fields=headers["ce-luminafields"],
+        return _checked(
+            Sealed(
+                id=EventId(headers["ce-id"]),
+                type=headers["ce-type"],
+                stream=StreamId(headers["ce-subject"]),
+                agent=headers["ce-source"].removeprefix("/lumina/"),
+                time_ms=from_rfc3339(headers["ce-time"]),
+                causation=EventId(cause) if (cause := headers.get("ce-causationid")) else None,
+                position=int(headers["ce-luminaposition"]),
+                previous=headers["ce-luminaprevious"],
+                body=headers["ce-luminabody"],
+                fields=headers["ce-luminafields"],
+            )
         )
     except (KeyError, ValueError, msgspec.ValidationError) as error:
         raise InvalidEvent(f"record {seq}: envelope: {error}") from error
@@ -270,13 +274,14 @@ _TEXTS: Final = re.compile(
 """All texts of an envelope, one a line: one search instead of eight, and each record that is read needs it."""
 
 
-def _sealed(**fields: Any) -> Sealed:
+def _checked(sealed: Sealed) -> Sealed:
     """Return the envelope. Raises ValidationError with the field that is wrong."""
-    texts = (fields[name] for name in ("id", "type", "stream", "agent"))
-    joined = "\n".join((*texts, fields["causation"] or "", fields["previous"], fields["body"], fields["fields"]))
-    if _TEXTS.fullmatch(joined) and 0 <= fields["time_ms"] < 2**53 and fields["position"] >= 1:
-        return checked_before(Sealed, **fields)
-    return Sealed(**fields)
+    causation = sealed.causation or ""
+    names = f"{sealed.id}\n{sealed.type}\n{sealed.stream}\n{sealed.agent}\n{causation}"
+    texts = f"{names}\n{sealed.previous}\n{sealed.body}\n{sealed.fields}"
+    if not (_TEXTS.fullmatch(texts) and 0 <= sealed.time_ms < 2**53 and sealed.position >= 1):
+        msgspec.convert(msgspec.to_builtins(sealed), Sealed)
+    return sealed
 
 
 def recorded_as(sealed: Sealed, *, event: E, digest: str, seq: int) -> Recorded[E]:
