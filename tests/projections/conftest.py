@@ -1,11 +1,12 @@
 """Histories that look like runs, and wild ones, for the folds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
+from lumina.agents.closing import chain_heads
 from lumina.events.base import Event
 from lumina.events.contract import Form, Language, OutputContract
 from lumina.events.execution import ExecutionFinished, ExecutionRequested, ExecutionVerdict
@@ -22,7 +23,7 @@ from lumina.events.generation import (
 from lumina.events.ids import EventId
 from lumina.events.lease import LeaseExpired, LeaseGranted, LeaseRefused, LeaseReleased, Refusal
 from lumina.events.node import Backend, ModelOffer, ModelUnloaded, NodeAnnounced, UnloadReason, UnloadRequested
-from lumina.events.record import NO_DIGEST, Recorded
+from lumina.events.record import NO_DIGEST, Head, Recorded
 from lumina.events.run import (
     PlannedStep,
     Planner,
@@ -87,8 +88,9 @@ def _planned(count: int) -> RunPlanned:
     return RunPlanned(steps=steps, planner=Planner.RULES, reason="")
 
 
-def _closed(status: RunStatus) -> RunClosed:
-    return RunClosed(status=status, reason="done", results=(), tokens=0, records=1, chains=(), root=NO_DIGEST)
+def _closed(status: RunStatus, *, heads: Mapping[str, Head] | None = None) -> RunClosed:
+    chains = chain_heads(heads or {})
+    return RunClosed(status=status, reason="done", results=(), tokens=0, records=1, chains=chains, root=NO_DIGEST)
 
 
 def _granted(request: EventId, *, ask: Ask, instance: str, load: bool) -> LeaseGranted:
@@ -248,7 +250,7 @@ def _one_run(stop: str) -> Scribe:
         execution=of("execution.finished.v1"),
     )
     say(evidence, agent="orchestrator")
-    say(_closed(RunStatus.COMPLETED), agent="orchestrator")
+    say(_closed(RunStatus.COMPLETED, heads=scribe.heads("r-abc")), agent="orchestrator")
     return scribe
 
 

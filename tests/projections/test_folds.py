@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from lumina.events.base import Event
 from lumina.events.generation import GenerationRequested
 from lumina.events.record import Recorded
-from lumina.events.run import RunCancelRequested, RunOptions, RunSubmitted
-from lumina.projections.attempts import Attempts, Stage
+from lumina.events.run import RunCancelRequested, RunClosed, RunOptions, RunSubmitted
+from lumina.projections.attempts import AttemptRow, Attempts, Stage
 from lumina.projections.catalogue import PROJECTIONS
 from lumina.projections.errors import NoSuchRun
 from lumina.projections.fold import fold
@@ -141,6 +142,20 @@ def test_an_attempt_says_what_came_of_it(one_run: OneRun) -> None:
         for stop in ("generation.requested.v1", "validation.finished.v1", "execution.finished.v1", "run.closed.v1")
     }
     assert list(words.values()) == [["queued"], ["validation passed"], ["execution passed"], ["accepted"]]
+
+
+def test_what_came_too_late_is_marked(one_run: OneRun) -> None:
+    """An outcome behind the counts of `run.closed` is late, whether it landed before that record or after it."""
+    records = list(one_run("run.closed.v1"))
+    closed = records[-1].event
+    assert isinstance(closed, RunClosed)
+    place = next(place for place, each in enumerate(records) if each.type == "execution.finished.v1")
+    fewer = tuple(head for head in closed.chains if head.agent != "sandbox")
+    early_end = msgspec.structs.replace(records[-1], event=msgspec.structs.replace(closed, chains=fewer))
+    for history in ([*records[:-1], early_end], [*records[:place], early_end, records[place]]):
+        (row,) = fold(Attempts(), history).where(AttemptRow)
+        assert row.late
+        assert row.verdict.endswith(", late")
 
 
 def test_a_closed_run_stays_as_it_closed(one_run: OneRun) -> None:

@@ -81,7 +81,8 @@ class World:
         """Play until all runs have ended and nothing is under way. A `patient` world loses and cancels nothing."""
         self._announce()
         for _ in range(STEPS_MAX):
-            moves: list[Callable[[], object]] = [self._read] * 4 + ([self._answer] * 3 if self.pending else [])
+            moves: list[Callable[[], object]] = [self._read, self._read, self._read, self._read]
+            moves += [self._answer] * 3 if self.pending else []
             if len(self._runs) < runs:
                 moves.append(self._submit)
             if not patient:

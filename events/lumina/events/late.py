@@ -7,11 +7,16 @@ even stand before `run.closed` in the log, since others write while the orchestr
 
 from lumina.events.base import Event
 from lumina.events.record import Recorded
-from lumina.events.run import RunClosed
+from lumina.events.run import ChainHead, RunClosed
 
 
 def is_late(recorded: Recorded[Event], *, closed: RunClosed) -> bool:
     """Return whether a record of the run that `closed` ends came too late. The end itself never does."""
     if isinstance(recorded.event, RunClosed):
         return False
-    return recorded.position > next((head.count for head in closed.chains if head.agent == recorded.agent), 0)
+    return recorded.position > counted(closed.chains, agent=recorded.agent)
+
+
+def counted(chains: tuple[ChainHead, ...], *, agent: str) -> int:
+    """Return how many records of `agent` belong to a run whose end names these chains."""
+    return next((head.count for head in chains if head.agent == agent), 0)
