@@ -53,6 +53,7 @@ EDGES = {
     "agents/lumina/agents/sandbox.py": {"anyio": "the effect", "threading": "a flag to stop it", "time": "its end"},
     "agents/lumina/agents/stoppable.py": {"anyio": "runs effects in threads", "threading": "a flag to stop them"},
     "events/lumina/events/record.py": {"datetime": "RFC 3339 text of a given time; it reads no clock"},
+    "replay/lumina/replay/frozen.py": {"anyio": "runs the proof for a test that is no coroutine"},
     "projections/lumina/projections/store.py": {"structlog": "tells that a store was rebuilt; it is the fold's edge"},
 }
 """Files under `PURE` that may import something impure, and why."""

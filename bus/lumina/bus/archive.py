@@ -256,11 +256,12 @@ async def open_archive(path: Path) -> AsyncIterator[Archive]:
         ArchiveTooNew: A later version wrote it.
         OSError: It can't be read.
     """
-    with await anyio.to_thread.run_sync(_checked, path) as archive:
+    with await anyio.to_thread.run_sync(checked_archive, path) as archive:
         yield archive
 
 
-def _checked(path: Path) -> Archive:
+def checked_archive(path: Path) -> Archive:
+    """Return an exported file, open, once its seal is checked. See `open_archive`."""
     try:
         file = ArchiveFile(path)
         try:

@@ -89,7 +89,8 @@ class Manifest(Value, frozen=True, kw_only=True):
         hidden_records: How many records hide something.
         blobs: Digests of those that are there, in order.
         blobs_left_out: How many are named and not there.
-        exported_ms: When it was written.
+        until_ms: Of the last record. When the file was written stands nowhere in it, so that equal content gives
+            equal bytes.
     """
 
     format: Annotated[int, Meta(ge=1)]
@@ -107,7 +108,7 @@ class Manifest(Value, frozen=True, kw_only=True):
     hidden_records: Count = 0
     blobs: tuple[Digest, ...] = ()
     blobs_left_out: Count = 0
-    exported_ms: Milliseconds = 0
+    until_ms: Milliseconds = 0
 
     @property
     def whole(self) -> bool:

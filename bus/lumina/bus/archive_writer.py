@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from errno import EEXIST
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, BinaryIO, Final
@@ -69,9 +70,10 @@ class ArchiveWriter:
 
     def abandon(self) -> None:
         """Let go of a file that is not going to be finished."""
-        if self._records is not None:
-            self._records.close()
-        self._zip.close()
+        with suppress(OSError):  # the disk is full, perhaps; the file is removed anyway
+            if self._records is not None:
+                self._records.close()
+            self._zip.close()
 
     def _write(self, name: str, content: bytes) -> None:
         if self._records is not None:
@@ -91,10 +93,10 @@ def written(path: Path, *, replace: bool = False) -> Iterator[ArchiveWriter]:
 
     Raises:
         FileExistsError: There is one of this name, and `replace` is false.
-        OSError: It can't be written.
+        OSError: It can't be written; the error names the file.
     """
     if path.exists() and not replace:
-        raise FileExistsError(17, "it exists already", str(path))
+        raise _exists(path)
     fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         with fresh.open("w+b") as file:
@@ -109,9 +111,29 @@ def written(path: Path, *, replace: bool = False) -> Iterator[ArchiveWriter]:
         if replace:
             fresh.replace(path)
         else:
-            os.link(fresh, path)  # fails, unlike a rename, when somebody else was first
+            _name(fresh, path=path)
+    except OSError as error:
+        if error.filename in {None, str(fresh)}:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def _name(fresh: Path, *, path: Path) -> None:
+    """Give a file its name, unless somebody else was first."""
+    try:
+        os.link(fresh, path)
+    except FileExistsError as error:
+        raise _exists(path) from error
+    except OSError as error:  # a file system without links: there is a moment between the look and the name
+        if path.exists():
+            raise _exists(path) from error
+        fresh.replace(path)
+
+
+def _exists(path: Path) -> FileExistsError:
+    return FileExistsError(EEXIST, "it is there already", str(path))
 
 
 def _member(name: str) -> ZipInfo:

@@ -36,8 +36,6 @@ class Wishes:
         replace: A file that is there is replaced.
         hide: Names of fields to hide.
         blobs: Whether blobs are taken along.
-        exported_ms: What the manifest says about when; None for the time of the last record, so that equal content
-            gives equal bytes.
         tell: Is told how far it is.
     """
 
@@ -45,7 +43,6 @@ class Wishes:
     replace: bool = False
     hide: tuple[str, ...] = ()
     blobs: bool = True
-    exported_ms: int | None = None
     tell: Tell = lambda _: None
 
 
@@ -166,7 +163,7 @@ class _Export:
             hidden_records=writer.hidden_records,
             blobs=tuple(writer.blobs),
             blobs_left_out=len(self._named) - len(writer.blobs),
-            exported_ms=self._last_ms if wishes.exported_ms is None else wishes.exported_ms,
+            until_ms=self._last_ms,
         )
         writer.finish(manifest)
         return manifest

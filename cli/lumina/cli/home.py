@@ -58,6 +58,11 @@ class Home:
         return self.root / "checkpoints"
 
     @property
+    def imports(self) -> Path:
+        """Files of runs that were recorded elsewhere."""
+        return self.root / "imports"
+
+    @property
     def projections(self) -> Path:
         """The disposable database of the views."""
         return self.root / "projections.sqlite"

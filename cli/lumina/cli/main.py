@@ -18,6 +18,7 @@ MODULES: Final = {
     "diff": ("diff",),
     "explain": ("explain",),
     "fork": ("fork", "invalidate"),
+    "bundles": ("export", "import", "freeze"),
     "system": ("up", "ps", "down", "agent"),
     "catalogues": ("specialists", "schema", "credentials"),
     "demo": ("demo", "examples"),

@@ -7,6 +7,7 @@ import typer
 from rich.text import Text
 
 from lumina.agents.version import code_version
+from lumina.bus.archive import open_archive
 from lumina.bus.errors import LogDamaged
 from lumina.cli.app import HomeOption, JsonOption, app, out, print_json, work
 from lumina.cli.errors import UsageProblem, first_leaf
@@ -14,7 +15,7 @@ from lumina.cli.exits import Exit
 from lumina.cli.home import Home
 from lumina.cli.place import Bus, bus
 from lumina.cli.session import Plan, system
-from lumina.cli.sources import source
+from lumina.cli.sources import source, whole_log_named
 from lumina.events.ids import StreamId
 from lumina.replay.report import Damage, Report, Status
 from lumina.replay.verify import verify_all, verify_run
@@ -67,6 +68,9 @@ async def _proof(home: Home, *, run: str | None, invariants: bool) -> Report:
     if run is None:
         async with system(home, plan=Plan(agents=False)) as place, bus(place, role="client") as connected:
             return await verify_all(connected.events, connected.blobs, invariants=invariants, code=code_version())
+    if (log := whole_log_named(run)) is not None:
+        async with open_archive(log) as archive:
+            return await verify_all(archive, archive, invariants=invariants, code=code_version())
     async with source(home, name=run) as found:
         return await verify_run(found.events, found.blobs, found.run, invariants=invariants, code=code_version())
 

@@ -13,7 +13,7 @@ from lumina.bus.subjects import Filter
 from lumina.cli.app import err
 from lumina.cli.errors import UsageProblem
 from lumina.cli.home import Home
-from lumina.cli.look import reading
+from lumina.cli.reading import reading
 from lumina.cli.sources import Source, source
 from lumina.events.base import Event
 from lumina.events.ids import EventId
