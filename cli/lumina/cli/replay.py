@@ -218,7 +218,8 @@ async def _print_all(walk: Walk, *, wishes: Wishes) -> Exit:
     if not wishes.json:
         _say([_title(walk)])
     differ: list[int] = []
-    stopped, problem = False, ""
+    stopped: int | None = None
+    problem = ""
     for moment in range(last + 1):
         recorded = timeline.stops[moment].recorded
         if wishes.speed is not None and moment:
@@ -232,12 +233,12 @@ async def _print_all(walk: Walk, *, wishes: Wishes) -> Exit:
             verdict = wishes.stop.look(recorded)
             problem = verdict.problem or problem
             if verdict.holds:
-                stopped = True
+                stopped = recorded.seq
                 break
-    if wishes.stop is not None and not stopped:
+    if wishes.stop is not None and stopped is None:
         raise CliProblem(_never(wishes.stop, last + 1, problem=problem))
     if not wishes.json:
-        _say(_end(walk, differ=differ, stopped=recorded.seq if stopped else None, stop=wishes.stop))
+        _say(_end(walk, differ=differ, stopped=stopped, stop=wishes.stop))
     return Exit.PARTIAL if differ else Exit.OK
 
 

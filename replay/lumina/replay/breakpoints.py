@@ -5,6 +5,7 @@ event type, such as `validation.finished`, is short for `starts_with(type, 'vali
 """
 
 import re
+import warnings
 from difflib import get_close_matches
 from typing import Any, Final
 
@@ -94,7 +95,12 @@ def _compiled(expression: str) -> jmespath.parser.ParsedResult:
     if len(expression) > CHARACTERS_MAX:
         raise BadBreakpoint(f"the expression has {len(expression):,} characters; the limit is {CHARACTERS_MAX:,}")
     try:
-        parsed = jmespath.parser.Parser().parse(expression)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", PendingDeprecationWarning)  # of a literal that is no JSON
+            parsed = jmespath.parser.Parser().parse(expression)
+    except PendingDeprecationWarning as error:
+        place = expression.index("`")
+        raise _at(expression, place, why="no JSON stands between these backticks; write texts as 'text'") from error
     except jmespath.exceptions.EmptyExpressionError as error:
         raise BadBreakpoint("the expression is empty") from error
     except jmespath.exceptions.LexerError as error:

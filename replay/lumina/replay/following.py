@@ -72,10 +72,6 @@ class Following:
         known = self._shards.get(shard)
         return self.keeper.initial(shard) if known is None else known.state
 
-    def forget(self, shard: StreamId) -> None:
-        """Keep no state of a shard any more: nobody will ask for it."""
-        self._shards.pop(shard, None)
-
     def take(self, recorded: Recorded[Event], *, history: Sequence[Recorded[Event]] = ()) -> Taken:
         """Fold a record; decide it, if it is an input, and compare it, if it is an own one.
 

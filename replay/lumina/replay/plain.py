@@ -1,5 +1,6 @@
 """States, events and rows as plain JSON values, the same on every machine, and what changed from one to the next."""
 
+import re
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from enum import Enum
@@ -13,11 +14,14 @@ WHICH: Final = "is"
 """The key that names the class of a value, where a field may hold values of several classes: `"is": "Asking"`."""
 
 
+_IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
 class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One field that has another value now. A side on which it did not exist is unset, and left out of JSON.
 
     Attributes:
-        path: For instance `orchestrator.steps[0].stage.is`.
+        path: For instance `orchestrator.steps[0].stage.is`; for states a JMESPath of the object with all of them.
         before: As plain JSON.
         after: Likewise.
     """
@@ -95,7 +99,7 @@ def changes(before: Any, after: Any, *, path: str, named: bool = False) -> Itera
     elif isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in sorted({*before, *after}):
             one, other = before.get(key, msgspec.UNSET), after.get(key, msgspec.UNSET)
-            yield from changes(one, other, path=f"{path}.{key}")
+            yield from changes(one, other, path=f"{path}.{_quoted(key)}")
     elif isinstance(before, list | tuple) and isinstance(after, list | tuple):
         for number in range(max(len(before), len(after))):
             one = before[number] if number < len(before) else msgspec.UNSET
@@ -103,6 +107,10 @@ def changes(before: Any, after: Any, *, path: str, named: bool = False) -> Itera
             yield from changes(one, other, path=f"{path}[{number}]")
     else:
         yield from _changed(plain(before, named=named), plain(after, named=named), path=path)
+
+
+def _quoted(key: str) -> str:
+    return key if _IDENTIFIER.fullmatch(key) else msgspec.json.encode(key).decode()
 
 
 def _changed(before: Any, after: Any, *, path: str) -> Iterator[Change]:
