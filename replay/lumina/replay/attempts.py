@@ -154,9 +154,9 @@ def _fold(told: Ladders, recorded: Recorded[Event]) -> None:
         case GenerationFinished() | ValidationFinished() | ExecutionFinished() | LeaseRefused() | LeaseExpired():
             _answered(told, recorded, request=recorded.event.request)
         case LeaseGranted(request=request):
-            step = next((step for step, asked in told.outstanding.items() if asked.id == request), None)
-            if step is not None:
-                _note(told, recorded, step=step)
+            for number, asked in told.outstanding.items():
+                if asked.id == request:
+                    _note(told, recorded, step=number)
         case TimerElapsed(timer=timer):
             _elapsed(told, recorded, timer=timer)
         case _:

@@ -93,8 +93,8 @@ def _diff(one: str, two: str, *, blobs: Mapping[str, bytes]) -> tuple[str, ...]:
     missing = [digest for digest in (one, two) if digest not in blobs]
     if missing:
         return tuple(f"the code {digest[:12]} is not there" for digest in missing)
-    texts = [blobs[digest].decode("utf-8", "replace").splitlines() for digest in (one, two)]
-    lines = list(unified_diff(*texts, fromfile=one[:12], tofile=two[:12], lineterm=""))
+    a, b = (blobs[digest].decode("utf-8", "replace").splitlines() for digest in (one, two))
+    lines = list(unified_diff(a, b, fromfile=one[:12], tofile=two[:12], lineterm=""))
     if len(lines) > DIFF_LINES_MAX:
         lines[DIFF_LINES_MAX:] = [f"… {len(lines) - DIFF_LINES_MAX} more lines"]
     return tuple(lines)

@@ -165,7 +165,7 @@ def compare(a: Told, b: Told) -> Comparison:
     for slot in _in_order(one, other):
         if slot in pending or slot in one.told_apart or slot in other.told_apart:
             continue
-        fields = ()
+        fields: tuple[FieldDifference, ...] = ()
         if slot in one.placed and slot in other.placed:
             fields = () if one.body(slot) == other.body(slot) else differences(one.facts(slot), other.facts(slot))
             if not fields:

@@ -174,7 +174,7 @@ def _decisive(
 ) -> tuple[Recorded[Event], tuple[Evidence, ...]]:
     """Return the record that decided how a run ended, and what it shows."""
     assert isinstance(closed.event, RunClosed)
-    for one in reversed(records):
+    for one in reversed(records[: records.index(closed)]):
         match closed.event.status, one.event:
             case RunStatus.CANCELLED, RunCancelRequested(reason=reason):
                 return one, (_words(one, reason), *_waiting(ladders))
