@@ -233,9 +233,9 @@ async def _begin_and_follow(connected: Bus, *, going: Going, event: RunForked, s
         else:
             out().print(run)
         return Exit.OK
-    shared = going.where.history
-    screen.request = next((each.event.request for each in shared if isinstance(each.event, RunSubmitted)), "")
-    return await follow_to_end(connected, run=run, screen=screen, wishes=going.wishes, shared=shared)
+    asked = (each.event.request for each in going.where.history if isinstance(each.event, RunSubmitted))
+    screen.request = event.request or next(asked, "")
+    return await follow_to_end(connected, run=run, screen=screen, wishes=going.wishes)
 
 
 async def _rehearse(connected: Bus, *, going: Going, event: RunForked) -> None:

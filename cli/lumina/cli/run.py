@@ -13,7 +13,7 @@ import typer
 from lumina.agents.specialist_folders import SpecialistFile, load_folders
 from lumina.bus.subjects import Filter
 from lumina.cli.app import HomeOption, app, err, out, print_json, work
-from lumina.cli.errors import SystemProblem, UsageProblem
+from lumina.cli.errors import Refused, SystemProblem, UsageProblem
 from lumina.cli.exits import Exit, exit_of
 from lumina.cli.following import build_submission, follow_run, new_run_id, submit
 from lumina.cli.home import Home
@@ -30,6 +30,7 @@ from lumina.events.record import Recorded
 from lumina.events.run import ModelChoice, RunClosed, RunOptions
 from lumina.models.errors import BadConfiguration
 from lumina.models.node import DEMO_MODEL
+from lumina.replay.fork_places import shared_by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +63,7 @@ def run(
     api_key: Annotated[str | None, typer.Option(help="Name of the environment variable with its key.")] = None,
     with_file: Annotated[list[str] | None, typer.Option("--with", help="A file to put beside the program.")] = None,
     allow_host: Annotated[list[str] | None, typer.Option(help="HOST[:PORT] whose pages may be fetched.")] = None,
+    allow_cloud: Annotated[bool, typer.Option("--allow-cloud", help="Ask models on machines of others, too.")] = False,
     timeout: Annotated[float | None, typer.Option(help="Seconds for the whole run (default 300).")] = None,
     attempts: Annotated[int | None, typer.Option(help="Attempts per step (default 8).")] = None,
     seed: Annotated[int | None, typer.Option(help="For all sampling (default 0).")] = None,
@@ -86,6 +88,7 @@ def run(
             "models": model,
             "files": with_file,
             "allow_hosts": allow_host,
+            "allow_cloud": allow_cloud or None,
             "timeout_s": timeout,
             "attempts_max": attempts,
             "seed": seed,
@@ -163,11 +166,13 @@ async def submit_and_follow(
         kind=task.kind,
         seed=task.seed,
         plan=task.plan,
+        cloud=task.allow_cloud,
     )
+    chosen = choose_models(offers, wanted=wanted_models(wishes), own=place.own)
     submission = await build_submission(
         request=request,
         options=options,
-        models=choose_models(offers, wanted=wanted_models(wishes), own=place.own),
+        models=permitted_models(chosen, allow_cloud=task.allow_cloud),
         specialists=specialists_of(place.home, kind=task.kind),
         files=files,
         cases=cases_of(task),
@@ -185,19 +190,13 @@ async def submit_and_follow(
 
 
 async def follow_to_end(
-    connected: Bus,
-    *,
-    run: StreamId,
-    screen: Screen,
-    wishes: Wishes,
-    watching: bool = False,
-    shared: Sequence[Recorded[Event]] = (),
+    connected: Bus, *, run: StreamId, screen: Screen, wishes: Wishes, watching: bool = False
 ) -> Exit:
     """Follow a run to its end, show its result, and return the exit code.
 
-    Who only watches writes no files, and Ctrl-C leaves the run alone. `shared` is what a fork has of its parents.
+    Who only watches writes no files, and Ctrl-C leaves the run alone.
     """
-    records: list[Recorded[Event]] = list(shared)
+    records: list[Recorded[Event]] = []
 
     def on_record(recorded: Recorded[Event]) -> None:
         records.append(recorded)
@@ -215,7 +214,7 @@ async def follow_to_end(
         cancel_on_interrupt=not watching,
     )
     screen.hide()
-    outcome = gather(records)
+    outcome = gather([*await shared_by(records, events=connected.events), *records])
     folder = wishes.output or Path("lumina-out") / run
     written = [] if watching else await write_files(outcome, blobs=connected.blobs, folder=folder)
     if not wishes.json:
@@ -241,9 +240,31 @@ def choose_models(offers: Sequence[ModelOffer], *, wanted: Sequence[str], own: b
         raise UsageProblem(f"model {missing[0]!r} is not offered here; these are: {', '.join(by_name)}{hint}")
     names = wanted or [name for name in by_name if name != DEMO_MODEL] or list(by_name)
     return tuple(
-        ModelChoice(model=name, context=by_name[name].context, plans=by_name[name].plans, bare=by_name[name].bare)
+        ModelChoice(
+            model=name,
+            context=by_name[name].context,
+            plans=by_name[name].plans,
+            bare=by_name[name].bare,
+            cloud=by_name[name].cloud,
+        )
         for name in names
     )
+
+
+def permitted_models(chosen: Sequence[ModelChoice], *, allow_cloud: bool) -> tuple[ModelChoice, ...]:
+    """Return the models that may be asked; those on machines of others are left out, and named, unless permitted.
+
+    Raises:
+        Refused: None is left.
+    """
+    away = [choice.model for choice in chosen if choice.cloud and not allow_cloud]
+    if away and len(away) == len(chosen):
+        names = ", ".join(away)
+        raise Refused(f"your request would leave this machine for {names}; permit that with --allow-cloud")
+    if away:
+        said = f"left out, since they run on machines of others: {', '.join(away)} (--allow-cloud permits them)"
+        err().print(said, style="yellow", markup=False, soft_wrap=True)
+    return tuple(choice for choice in chosen if choice.model not in away)
 
 
 def specialists_of(home: Home, *, kind: str | None) -> list[SpecialistFile]:
