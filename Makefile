@@ -4,7 +4,7 @@ PY := .venv/bin/python
 LUMINA := .venv/bin/lumina
 NODE := sandbox/lumina/sandbox/node
 
-.PHONY: help setup demo test check docs bench model lock clean
+.PHONY: help setup demo test check docs bench faults model lock clean
 
 help: ## Show these commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -32,6 +32,9 @@ docs: .venv/.ready ## Write docs/events.md again from the types
 
 bench: .venv/.ready ## Measure orchestration overhead, latency, verify, boot
 	@$(PY) -m tests.bench
+
+faults: .venv/.ready ## Damage real logs in every way we know of: is it reported, and where?
+	@$(PY) -m tests.faults
 
 model: ## Train the demo model again (hours; installs torch)
 	@scripts/train

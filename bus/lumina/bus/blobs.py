@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from lumina.bus.errors import BlobMissing, BlobsFull, LogUnavailable, PayloadTooLarge
+from lumina.bus.errors import BlobMissing, BlobsFull, LogDamaged, LogUnavailable, PayloadTooLarge
 from lumina.bus.stored import FULL_CODES, Ack, Batch, StoredMessages
 from lumina.bus.subjects import BLOB_BUCKET, BLOB_CHUNK_PREFIX, BLOB_META_PREFIX, BLOB_STREAM
 from lumina.bus.together import both
@@ -132,7 +132,10 @@ class JetStreamBlobs:
     async def _batch(self, place: str, *, seq: int) -> Batch:
         """Return the next chunks at a place."""
         look = partial(self._messages.batch, _chunk_subject(place), seq=seq)
-        return await patiently(self._transport, look, retry_s_max=self._retry_s_max)
+        try:
+            return await patiently(self._transport, look, retry_s_max=self._retry_s_max)
+        except LogDamaged as error:
+            raise BlobMissing(f"blob {place}: its store is damaged: {error}") from error
 
     async def _put_chunks(self, content: bytes, *, name: str) -> str:
         """Store the chunks and return the token of their subject."""

@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from pathlib import Path
 from threading import Event as Hurry
 from typing import Annotated, Final, Protocol
@@ -69,7 +70,9 @@ class CheckpointFile:
         """
         try:
             with self.path.open("rb") as file:
-                content = file.read(CHECKPOINT_BYTES_MAX)
+                content, _, check = file.read(CHECKPOINT_BYTES_MAX).partition(b"\n")
+            if check and check != _check(content):
+                raise msgspec.DecodeError("it is not what was written")
             return msgspec.json.decode(content, type=Checkpoint)
         except FileNotFoundError:
             return None
@@ -87,7 +90,8 @@ class CheckpointFile:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with fresh.open("wb") as file:
-                file.write(msgspec.json.encode(checkpoint))
+                content = msgspec.json.encode(checkpoint)
+                file.write(content + b"\n" + _check(content))
                 file.flush()
                 os.fsync(file.fileno())
             fresh.replace(self.path)
@@ -273,6 +277,11 @@ class GuardedLog:
     def work(self, worker: str) -> AsyncGenerator[Delivery, None]:
         """See `EventLog`."""
         return self._log.work(worker)
+
+
+def _check(content: bytes) -> bytes:
+    """Return by what a damaged checkpoint is told from a damaged log."""
+    return sha256(content).hexdigest().encode()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -45,7 +45,9 @@ from lumina.bus.folder import FolderLock, check_room, locked, make_folder, new_s
 from lumina.bus.nats_transport import connect
 from lumina.bus.permissions import CONSUMER_PREFIX
 from lumina.bus.startup import (
+    ADVICE,
     LOOPBACK,
+    READY_S_MAX,
     Sync,
     command,
     explain_exit,
@@ -86,6 +88,7 @@ async def embedded_server(
     port: int | None = None,
     store_bytes_max: int | None = None,
     stop_s_max: float = STOP_S_MAX,
+    ready_s_max: float = READY_S_MAX,
 ) -> AsyncIterator[EmbeddedServer]:
     """Run a NATS server with Lumina's streams on the data folder `home` until the end of the block.
 
@@ -98,6 +101,7 @@ async def embedded_server(
         store_bytes_max: Room for the log and the blobs together; can be raised later, never lowered. By default 8 GiB,
             or 80 % of what is free on the disk when they are made.
         stop_s_max: How long it may take to stop at the end before it is killed.
+        ready_s_max: How long it may take to start.
 
     Raises:
         ServerFailed: It runs already, or can't start; one sentence says why and what to do.
@@ -114,7 +118,7 @@ async def embedded_server(
         parent = os.getpid() if die_with_parent else None
         line = command(configuration, die_with_parent=parent)
         async with _process(line, folder=folder, lock=lock, stop_s_max=stop_s_max) as process:
-            await wait_ready(process, folder=folder, port=listen, log_from=log_from)
+            await wait_ready(process, folder=folder, port=listen, log_from=log_from, ready_s_max=ready_s_max)
             url = f"nats://{LOOPBACK}:{listen}"
             try:
                 log_id = await _set_up(home, url=url, store_bytes_max=store_bytes_max)
@@ -189,7 +193,8 @@ async def _set_up(home: Path, *, url: str, store_bytes_max: int | None) -> str:
             new_store_bytes_max=new_store_bytes(nats_folder(home)),
         )
     except TopologyRefused as error:
-        raise TopologyRefused(f"data folder {home}: {error}") from error
+        advice = "" if ADVICE in str(error) else f"; if nobody changed a setting, the store is damaged: {ADVICE}"
+        raise TopologyRefused(f"data folder {home}: {error}{advice}") from error
     if any(keys_folder(home).glob(f"{CONSUMER_PREFIX}*.nk")):
         await ensure_mirrors(load_endpoint(home, role=CURATOR, url=url))
     return log_id

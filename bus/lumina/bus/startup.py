@@ -30,6 +30,7 @@ STORE_CEILING_BYTES: Final = 2**50
 READY_S_MAX: Final = 60.0
 """Reading back a large store takes a few seconds per million records."""
 GREETING_S_MAX: Final = 1.0
+ADVICE: Final = "`lumina repair` says what can be restored"
 EXCUSE_LINES_MAX: Final = 8
 _EXCUSE_BYTES_MAX: Final = 65_536
 _POLL_S: Final = 0.03
@@ -140,14 +141,16 @@ def command(configuration: Path, *, die_with_parent: int | None) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(die_with_parent), *server]
 
 
-async def wait_ready(process: anyio.abc.Process, *, folder: Path, port: int, log_from: int) -> None:
-    """Wait until the server greets its clients.
+async def wait_ready(
+    process: anyio.abc.Process, *, folder: Path, port: int, log_from: int, ready_s_max: float = READY_S_MAX
+) -> None:
+    """Wait until the server greets its clients. One with some kinds of damage in its store never does.
 
     Raises:
         ServerFailed: It exited or is not ready in time; with its last words and what to do.
         TopologyRefused: It runs without JetStream.
     """
-    with anyio.move_on_after(READY_S_MAX):
+    with anyio.move_on_after(ready_s_max):
         while process.returncode is None:
             greeting = await _greeting(port)
             if greeting is not None and greeting.get("server_name") == server_name(folder):
@@ -156,7 +159,10 @@ async def wait_ready(process: anyio.abc.Process, *, folder: Path, port: int, log
                 return
             await anyio.sleep(_POLL_S)
         raise ServerFailed(explain_exit(folder, status=process.returncode, log_from=log_from))
-    raise ServerFailed(f"the NATS server is not ready after {READY_S_MAX:.0f} s. {last_words(folder, log_from)}")
+    raise ServerFailed(
+        f"the NATS server is not ready after {ready_s_max:.0f} s: the machine is overloaded, or its store "
+        f"{folder / 'js'} is damaged; {ADVICE}. {last_words(folder, log_from)}"
+    )
 
 
 def explain_exit(folder: Path, *, status: int, log_from: int) -> str:
@@ -165,10 +171,7 @@ def explain_exit(folder: Path, *, status: int, log_from: int) -> str:
     for sign, explanation in _EXPLANATIONS:
         if sign in words.lower():
             return f"the NATS server did not start: {explanation}. {words}"
-    return (
-        f"the NATS server exited with status {status}: its store {folder / 'js'} may be damaged; "
-        f"restore it from a backup, or move it away to start with an empty log. {words}"
-    )
+    return f"the NATS server exited with status {status}: its store {folder / 'js'} may be damaged; {ADVICE}. {words}"
 
 
 def trouble_in_log(folder: Path) -> str | None:

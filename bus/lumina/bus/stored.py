@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from lumina.bus.errors import LogUnavailable
+from lumina.bus.errors import LogDamaged, LogUnavailable
 from lumina.bus.subjects import direct_get_subject, stream_facts_subject
 from lumina.bus.transport import NOBODY, NOBODY_LISTENS, REQUEST_S_MAX, Message, Transport
 
@@ -129,6 +129,7 @@ class StoredMessages:
 
         Raises:
             LogUnavailable: The server can't be reached, or stopped in the middle.
+            LogDamaged: The server can't read some message from there on.
         """
         wanted = {"batch": messages_max, "max_bytes": BATCH_BYTES_MAX, "seq": seq, "next_by_subj": pattern}
         replies = await self._transport.open(self._subject, payload=msgspec.json.encode(wanted))
@@ -137,6 +138,7 @@ class StoredMessages:
             while True:
                 arrived = await replies.take(timeout_s=REQUEST_S_MAX)
                 if not arrived:
+                    await self._look_for_damage(messages[-1].seq + 1 if messages else seq)
                     raise LogUnavailable(f"{self._subject}: nothing came for {REQUEST_S_MAX} s in a batch")
                 for message in arrived:
                     if not message.status:
@@ -147,6 +149,17 @@ class StoredMessages:
                         raise self._refused(message)
         finally:
             replies.close()
+
+    async def _look_for_damage(self, seq: int) -> None:
+        """Find out why a batch does not come: when a block of its file can't be decompressed, the server says nothing.
+
+        One by one its messages are answered for, those that can't be read with "not found".
+        """
+        facts = await self.facts()
+        for number in range(seq, facts.state.last_seq + 1):
+            if await self.at(number) is None:
+                reason = f"the server has {facts.state.last_seq:,} messages in {self._stream} and can't read this one"
+                raise LogDamaged(reason, seq=number)
 
     async def _one(self, wanted: Mapping[str, int | str]) -> Stored | None:
         answer = await self._transport.request(self._subject, payload=msgspec.json.encode(wanted))

@@ -181,7 +181,7 @@ async def _ensure_log(transport: Transport, *, log_id: str | None, replicas: int
         if log_id is not None:
             raise TopologyRefused(
                 f"the log {log_id} was here and can't be found: its files are damaged or gone; "
-                "restore the data folder from a backup, or start with an empty folder"
+                "`lumina repair` says what can be restored; or restore the data folder from a backup"
             )
         drawn = secrets.token_hex(16)
         config = {
