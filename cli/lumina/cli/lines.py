@@ -7,7 +7,7 @@ from lumina.events.record import Recorded, rfc3339
 
 
 class EventLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The envelope under CloudEvents' names, the body under `data`."""
+    """The envelope under CloudEvents' names, the body under `data`; `late` where it came too late for its run."""
 
     seq: int
     id: str
@@ -17,10 +17,11 @@ class EventLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     subject: str
     causationid: str | None = None
     digest: str
+    late: bool = False
     data: Event
 
 
-def event_line(recorded: Recorded[Event]) -> bytes:
+def event_line(recorded: Recorded[Event], *, late: bool = False) -> bytes:
     """Return one line of JSON without a line feed."""
     return msgspec.json.encode(
         EventLine(
@@ -32,6 +33,7 @@ def event_line(recorded: Recorded[Event]) -> bytes:
             subject=recorded.stream,
             causationid=recorded.causation,
             digest=recorded.digest,
+            late=late,
             data=recorded.event,
         )
     )

@@ -18,6 +18,7 @@ from lumina.cli.following import cancel as cancel_run
 from lumina.cli.home import Home
 from lumina.cli.imports import imported
 from lumina.cli.imports_table import imports_table
+from lumina.cli.lateness import Lateness
 from lumina.cli.lines import event_line
 from lumina.cli.outage import end_when_away
 from lumina.cli.reading import reading
@@ -135,8 +136,9 @@ def show(
                 console.print(Text(f"shared from {row.parent}, {len(shared)} records:", style="dim"), soft_wrap=True)
             for part in (shared, records):
                 if events:
+                    lateness = Lateness(part)
                     for recorded in part:
-                        print_words(recorded)
+                        print_words(recorded, late=lateness.of(recorded))
                 else:
                     _print_ladder(part)
                 if part is shared and shared:
@@ -194,10 +196,11 @@ def logs(
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(end_when_away, connected.url)
                 async for recorded in source:
+                    late = lateness.of(recorded)
                     if json_lines:
-                        print_json(event_line(recorded))
+                        print_json(event_line(recorded, late=late))
                     else:
-                        print_words(recorded)
+                        print_words(recorded, late=late)
                 tasks.cancel_scope.cancel()
         return Exit.OK
 

@@ -34,6 +34,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         models: Model ids in order of preference; empty for all that the node offers.
         files: Paths, relative to the task file, put beside the program.
         allow_hosts: `host` or `host:port` whose pages may be fetched.
+        allow_cloud: Whether models that run on machines of others may be asked.
         tests: Calls that the result must satisfy.
         timeout_s: For the whole run.
         attempts_max: Per step.
@@ -47,6 +48,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     models: list[str] = []
     files: list[str] = []
     allow_hosts: list[str] = []
+    allow_cloud: bool = False
     tests: list[TaskCase] = []
     timeout_s: Annotated[float, Meta(gt=0, le=86_400)] = 300.0
     attempts_max: Annotated[int, Meta(ge=1, le=99)] = 8

@@ -37,7 +37,7 @@ from lumina.models.errors import BadConfiguration, CorruptModel, UnknownModel
 from lumina.models.gguf import Header, read_header
 from lumina.models.llama_frames import LlamaSpec
 from lumina.models.memory import Serving, context_trained, estimate
-from lumina.models.node_words import bytes_of, key_problem, url_problem
+from lumina.models.node_words import bytes_of, is_elsewhere, key_problem, url_problem
 
 DEMO_MODEL: Final = "lumina-demo"
 DEMO_FILE: Final = Path(__file__).parent / "demo" / "demo.gguf"
@@ -66,6 +66,8 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
         plans: Good enough to be asked for a plan.
         bare: Takes the plain request, without role line and instructions.
         pinned: Never unloaded.
+        cloud: It runs on machines of others, so that it is asked only by runs that permit it. Not given: whether the
+            host of `url` lies outside this machine and its own network (`node_words.is_elsewhere`).
     """
 
     id: Name
@@ -81,6 +83,12 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     plans: bool = False
     bare: bool = False
     pinned: bool = False
+    cloud: bool | None = None
+
+    @property
+    def is_cloud(self) -> bool:
+        """Whether it runs on machines of others."""
+        return self.cloud if self.cloud is not None else self.url is not None and is_elsewhere(self.url)
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -255,6 +263,7 @@ def _offer(model: ModelConfig) -> ModelOffer:
             slots=model.slots,
             plans=model.plans,
             bare=model.bare,
+            cloud=model.is_cloud,
         )
     header = _header(model.path)
     context = _context(model, header)
@@ -345,7 +354,7 @@ def _given(model: ModelConfig, field: str) -> bool:
 
 _PLAIN: Final = ModelConfig(id="plain")
 _OF_FILES: Final = ("gpu_layers", "threads", "instances_max", "pinned")
-_OF_SERVERS: Final = ("model", "api_key", "slots")
+_OF_SERVERS: Final = ("model", "api_key", "slots", "cloud")
 
 
 def _file_problems(model: ModelConfig) -> list[str]:

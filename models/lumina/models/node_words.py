@@ -1,5 +1,6 @@
 """Reads the words of `node.toml` that need more than a type: amounts of memory, URLs, references to secrets."""
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -17,8 +18,17 @@ _UNITS: Final = {
     "gib": 2**30,
     "tib": 2**40,
 }
+_OWN_NETWORKS: Final = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        *("127.0.0.0/8", "0.0.0.0/32", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"),
+        *("::1/128", "::/128", "fc00::/7", "fe80::/10"),
+    )
+)
 _REFERENCE: Final = re.compile(r"^\$\{([A-Za-z_][A-Za-z0-9_]*)\}$")
 BYTES_MAX: Final = 2**50
+_OWN_DOMAINS: Final = (".localhost", ".local", ".lan", ".internal", ".home.arpa")
+"""Names that exist only in the network of whoever uses them (RFC 6761, 6762, 8375, and ICANN's `.internal`)."""
 
 
 def bytes_of(amount: str, *, available: int) -> int | None:
@@ -47,6 +57,25 @@ def url_problem(url: str) -> str | None:
     if parts.query or parts.fragment:
         return f"{url!r} has a query or fragment; give the base URL only"
     return None
+
+
+def is_elsewhere(url: str) -> bool:
+    """Return whether a server runs on machines of others, as far as its address tells.
+
+    Addresses of this machine and of private networks (loopback, RFC 1918, unique local, link-local), names without a
+    dot and names of home networks are one's own. Everything else is not; so is what is no address at all.
+    """
+    try:
+        host = (urlsplit(url).hostname or "").rstrip(".").lower()
+    except ValueError:
+        return True
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return not host or ("." in host and not host.endswith(_OWN_DOMAINS))
+    mapped = getattr(address, "ipv4_mapped", None)
+    address = address if mapped is None else mapped
+    return not any(address in network for network in _OWN_NETWORKS if network.version == address.version)
 
 
 def key_problem(reference: str | None, *, environ: Mapping[str, str]) -> str | None:
