@@ -21,6 +21,8 @@ from lumina.sandbox.rendering import escape
 
 VALUE_CHARACTERS_MAX: Final = 160
 TEXT_LINES_MAX: Final = 40
+CAUSES_SHOWN: Final = 12
+"""Of a long chain, at each end."""
 OPEN_VALUES_MAX: Final = 400
 BULKY_VALUES_MAX: Final = 12
 BULKY: Final = frozenset({"announced", "ask", "definition", "models", "offers", "planned", "specialist", "submitted"})
@@ -76,8 +78,12 @@ def why_lines(moment: Moment) -> Iterator[Text]:
     yield heading("because of")
     if not moment.causes:
         yield line(("nothing in the log: it comes from outside", "dim"))
-    for cause in moment.causes:
-        yield _told(cause)
+    left_out = len(moment.causes) - 2 * CAUSES_SHOWN
+    for number, cause in enumerate(moment.causes):
+        if left_out <= 0 or not CAUSES_SHOWN <= number < CAUSES_SHOWN + left_out:
+            yield _told(cause)
+        elif number == CAUSES_SHOWN:
+            yield line((f"      … {left_out} records between", "dim"))
 
 
 def decided_lines(decided: Sequence[Decided], *, indent: str = "", told_later: bool = False) -> Iterator[Text]:

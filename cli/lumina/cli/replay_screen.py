@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import ClassVar, Final
 
+import anyio.lowlevel
 from rich.text import Text
 from textual import on
 from textual.app import App, ComposeResult
@@ -183,6 +184,7 @@ class Stepper(App[None]):
         """Derive every worker's record again, and mark those that differ."""
         records, differ = self.query_one("#list", OptionList), 0
         for moment in range(len(self._walk.timeline)):
+            await anyio.lowlevel.checkpoint()  # keys come first
             try:
                 found = await self._walk.difference(moment)
             except (BusError, ReplayError) as error:

@@ -109,6 +109,7 @@ class Timeline:
         self.apart = apart
         self._elsewhere = elsewhere
         self._landed = landed
+        self._told: dict[EventId, Told] = {}
 
     def __len__(self) -> int:
         return len(self.stops)
@@ -210,7 +211,12 @@ class Timeline:
         Where a record of another run made room for a waiting request of this one, the chain goes on with the request.
         A fork follows from the record that it branches off at.
         """
-        return tuple(told(recorded) for recorded in self._chain(self.stops[moment].recorded))
+        causes = []
+        for recorded in self._chain(self.stops[moment].recorded):
+            if recorded.id not in self._told:  # chains are long, and share most of what they have
+                self._told[recorded.id] = told(recorded)
+            causes.append(self._told[recorded.id])
+        return tuple(causes)
 
     def _chain(self, recorded: Recorded[Event]) -> Iterator[Recorded[Event]]:
         effect: Recorded[Event] | None = recorded

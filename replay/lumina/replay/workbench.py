@@ -77,6 +77,11 @@ class Workbench:
             for name, several in self._requests.items()
             for each in several
         }
+        self._outcomes = {
+            (name, each): next(iter(timeline.effects(timeline.stops[each].recorded.id, agent=name)), None)
+            for name, several in self._requests.items()
+            for each in several
+        }
         self._derived: dict[tuple[str, int, int], WorkerState] = {}
 
     @property
@@ -131,8 +136,8 @@ class Workbench:
         return worker.prepare(recorded, blobs=await self._blobs(worker, recorded))
 
     def _outcome(self, name: str, request: int, *, until: int) -> int | None:
-        recorded = self._timeline.stops[request].recorded
-        return next((each for each in self._timeline.effects(recorded.id, agent=name) if each <= until), None)
+        outcome = self._outcomes[name, request]
+        return None if outcome is None or outcome > until else outcome
 
     async def _blobs(self, worker: Worker[Any, Any], request: Recorded[Event]) -> dict[str, bytes]:
         return {digest: await self._shelf(digest, named_by=request) for digest in worker.needs(request)}
