@@ -30,14 +30,13 @@ from lumina.cli.run import (
 )
 from lumina.cli.screen import Screen
 from lumina.cli.session import Plan, read_system, system
-from lumina.cli.sources import source
+from lumina.cli.sources import Source, source
 from lumina.cli.tasks import Task
 from lumina.events.base import Event
 from lumina.events.ids import StreamId
 from lumina.events.record import Recorded
 from lumina.events.run import RunClosed, RunForked, RunSubmitted
 from lumina.models.errors import BadConfiguration
-from lumina.projections.reading import Reader
 from lumina.replay import forking
 from lumina.replay.errors import ForkProblem
 from lumina.replay.fork_places import Place, find_place, place_without, story_of
@@ -108,11 +107,10 @@ def fork(
     """
 
     async def job(found: Home) -> Exit:
-        run, seq = run_and_seq(place)
-        roles = [pair_of(text, option="--role", example="scraper=small") for text in role or ()]
-        files = [name for _, name in roles if is_model_file(name)]
+        roles = tuple(pair_of(text, option="--role", example="scraper=small") for text in role or ())
+        own_files = () if model_url else tuple(name for _, name in roles if is_model_file(name))
         wishes = Wishes(
-            task=Task(request="-", models=list(dict.fromkeys((*(model or ()), *files)))),
+            task=Task(request="-", models=list(dict.fromkeys((*(model or ()), *own_files)))),
             base=found.root,
             json=json_lines,
             detach=detach,
@@ -121,28 +119,42 @@ def fork(
             api_key=api_key,
         )
         changes = forking.Wishes(
-            roles=tuple((part, Path(name).stem if is_model_file(name) else name) for part, name in roles),
+            roles=tuple((part, Path(name).stem if name in own_files else name) for part, name in roles),
             options=options_of(setting or ()),
             brief=edit_brief,
             step=step,
         )
-        async with source(found, name=run) as origin:
-            if not origin.live:
-                raise Refused(f"{origin.run} was imported; it can't go on here, as this log does not hold its records")
-            where = await find_place(origin.run, seq=seq, events=origin.events)
-        if not roles:
-            compose(where, changes)  # what is wrong with it is said before anything starts
-        count = 1 if model_url else len(model or ())
-
-        async def begin(connected: Bus, own: bool) -> RunForked:
-            offers = await offered(connected)
-            every = choose_models(offers, wanted=[offer.model for offer in offers], own=own) if offers else ()
-            models = choose_models(offers, wanted=wanted_models(wishes)[:count], own=own) if count else ()
-            return compose(where, replace(changes, models=models, offered={each.model: each for each in every}))
-
-        return await _go(found, Going(where=where, wishes=wishes, dry_run=dry_run), begin=begin)
+        models = 1 if model_url else len(model or ())
+        return await _fork(found, place, changes=changes, models=models, wishes=wishes, dry_run=dry_run)
 
     raise typer.Exit(_work(job, home=home))
+
+
+async def _fork(home: Home, place: str, *, changes: forking.Wishes, models: int, wishes: Wishes, dry_run: bool) -> Exit:
+    """Fork a run; the first `models` of the models that `wishes` names are for the whole run."""
+    run, seq = run_and_seq(place)
+    async with source(home, name=run) as origin:
+        _check_live(origin)
+        where = await find_place(origin.run, seq=seq, events=origin.events)
+    if not changes.roles:
+        compose(where, changes)  # what is wrong with it is said before anything starts
+
+    async def begin(connected: Bus, own: bool) -> RunForked:
+        if not models and not changes.roles:
+            return compose(where, changes)
+        offers = await offered(connected)
+        every = choose_models(offers, wanted=[offer.model for offer in offers], own=own) if offers else ()
+        chosen = choose_models(offers, wanted=wanted_models(wishes)[:models], own=own) if models else ()
+        return compose(where, replace(changes, models=chosen, offered={each.model: each for each in every}))
+
+    return await _go(home, Going(where=where, wishes=wishes, dry_run=dry_run), begin=begin)
+
+
+def _check_live(origin: Source) -> None:
+    if not origin.live:
+        raise Refused(
+            f"{origin.run} stands in a file; only a run in the log of this machine can go on, as agents read it"
+        )
 
 
 @app.command()
@@ -164,8 +176,8 @@ def invalidate(
 
     async def job(found: Home) -> Exit:
         wishes = Wishes(task=Task(request="-"), base=found.root, json=json_lines, detach=detach, output=output)
-        async with reading(found) as (connected, reader):
-            gone, run = await _found(connected, reader, name=event)
+        gone, run = await _found(found, event)
+        async with reading(found) as (connected, _):
             where = await place_without(gone, run=run, events=connected.events)
             story = await story_of(run, events=connected.events)
         composed = compose_without(where, gone)
@@ -256,22 +268,26 @@ async def _rehearse(connected: Bus, *, going: Going, event: RunForked) -> None:
         show(shown, console=out())
 
 
-async def _found(connected: Bus, reader: Reader, *, name: str) -> tuple[Recorded[Event], StreamId]:
+async def _found(home: Home, name: str) -> tuple[Recorded[Event], StreamId]:
     """Return the event that is meant, and the run that is to do without it."""
     if "@" in name:
         prefix, seq = run_and_seq(name)
-        run = StreamId(reader.find(prefix))
-        story = await story_of(run, events=connected.events)
-        found = [recorded for recorded in story if recorded.seq == seq]
-        if not found:
-            raise UsageProblem(f"record {seq} is none of {run}; `lumina show {run} --events` lists them")
-        return found[0], run
+        async with source(home, name=prefix) as origin:
+            _check_live(origin)
+            story = await story_of(origin.run, events=origin.events)
+            named = next((recorded for recorded in story if recorded.seq == seq), None)
+            if named is None:
+                raise UsageProblem(
+                    f"record {seq} is none of {origin.run}; `lumina show {origin.run} --events` lists them"
+                )
+            return named, origin.run
     if len(name) < ID_CHARACTERS_MIN or not set(name) <= set("0123456789abcdef"):
         raise UsageProblem(
             f"{name!r} is no event: give RUN@SEQ, or {ID_CHARACTERS_MIN} or more letters of its id, as `lumina logs "
             "RUN --json` shows it"
         )
-    found = [recorded async for recorded in connected.events.read() if recorded.id.startswith(name)]
+    async with reading(home) as (connected, _):
+        found = [recorded async for recorded in connected.events.read() if recorded.id.startswith(name)]
     match found:
         case [one]:
             return one, one.stream
