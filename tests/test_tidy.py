@@ -34,6 +34,7 @@ PURE = (
     "models/lumina/models/prompting.py",
     "projections/lumina/projections/*.py",
     "replay/lumina/replay/*.py",
+    "replay/lumina/replay/simulation/*.py",
     "sandbox/lumina/sandbox/artifacts.py",
     "sandbox/lumina/sandbox/judge.py",
     "sandbox/lumina/sandbox/linters.py",
@@ -54,6 +55,17 @@ EDGES = {
     "agents/lumina/agents/stoppable.py": {"anyio": "runs effects in threads", "threading": "a flag to stop them"},
     "events/lumina/events/record.py": {"datetime": "RFC 3339 text of a given time; it reads no clock"},
     "replay/lumina/replay/frozen.py": {"anyio": "runs the proof for a test that is no coroutine"},
+    "replay/lumina/replay/simulation/casting.py": {"anyio": "puts processes together"},
+    "replay/lumina/replay/simulation/loop.py": {
+        "anyio": "its scopes are put in order",
+        "asyncio": "the loop with the virtual clock; it reads no other",
+        "structlog": "silences operators' logs",
+    },
+    "replay/lumina/replay/simulation/models.py": {"anyio": "waits in virtual time"},
+    "replay/lumina/replay/simulation/running.py": {"anyio": "runs a simulation"},
+    "replay/lumina/replay/simulation/tools.py": {"anyio": "waits in virtual time"},
+    "replay/lumina/replay/simulation/view.py": {"anyio": "waits in virtual time"},
+    "replay/lumina/replay/simulation/world.py": {"anyio": "starts processes and ends them"},
     "projections/lumina/projections/store.py": {"structlog": "tells that a store was rebuilt; it is the fold's edge"},
 }
 """Files under `PURE` that may import something impure, and why."""

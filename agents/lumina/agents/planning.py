@@ -13,12 +13,17 @@ from lumina.agents.contracts import contract_for
 from lumina.agents.routing import Route, route
 from lumina.agents.splitting import TASKS_MAX, may_be_several, split_tasks
 from lumina.agents.step_models import permitted
+from lumina.events.codec import encode
 from lumina.events.contract import Form, OutputContract
 from lumina.events.generation import PlanItem
 from lumina.events.run import PlannedStep, Planner, RunPlanned, RunSubmitted, SpecialistRef
 
 COVERAGE_MIN: Final = 0.85
 """Least share of the request's letters and digits that a model's plan must keep."""
+
+SUBMISSION_BYTES_MAX: Final = 512 * 1024
+"""What follows from a submission repeats most of it and adds to it. A fact that the log can't take would stop the
+keeper that decided it, for all runs and at every start; this leaves half of a record for what is added."""
 
 DEMO_ONLY: Final = (
     "The embedded demo model can only do requests of the shapes that `lumina examples` lists; point Lumina at a real "
@@ -35,6 +40,9 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
 def refusal(submitted: RunSubmitted) -> str | None:
     """Return why a request can't be begun at all, None when it can."""
+    size = len(encode(submitted))
+    if size > SUBMISSION_BYTES_MAX:
+        return f"the request with its cases has {size:,} bytes, and at most {SUBMISSION_BYTES_MAX:,} can be worked on"
     kinds = known_kinds(submitted)
     if not kinds:
         return "no specialist is known; `lumina specialists list` shows those of this machine"

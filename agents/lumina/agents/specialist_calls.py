@@ -132,7 +132,7 @@ class _Asking:
         await self._progress("loading", instance=self._call.instance, fraction=round(fraction, 3))
 
     async def _on_text(self, text: str, tokens: int) -> None:
-        now = time.monotonic()
+        now = anyio.current_time()
         if tokens == 0:
             await self._progress("prompt", prompt_tokens=self.counts[-1])
             return

@@ -19,8 +19,11 @@ MODULES: Final = {
     "explain": ("explain",),
     "fork": ("fork", "invalidate"),
     "bundles": ("export", "import", "freeze"),
+    "repair": ("repair",),
+    "dataset": ("dataset",),
     "system": ("up", "ps", "down", "agent"),
     "catalogues": ("specialists", "schema", "credentials"),
+    "simulate": ("simulate",),
     "demo": ("demo", "examples"),
 }
 """Which module of this folder has which commands, in the order of the help."""
