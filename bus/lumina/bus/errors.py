@@ -14,6 +14,7 @@ BusError
 ├── CheckpointFailed the checkpoint file can't be read or written; the record is in the log: make room, go on
 ├── TopologyRefused  the server's streams would allow loss, or there is no JetStream: change the setting it names
 ├── CredentialsMissing  no usable key for a role in this data folder: the message says how to get one
+├── RepairFailed     a damaged log could not be restored: nothing was changed; the message says why
 └── ServerFailed     the embedded NATS server could not be started: the message says why and what to do
 """
 
@@ -58,6 +59,10 @@ class TopologyRefused(BusError):
 
 class CredentialsMissing(BusError):
     """A role has no usable key in this data folder."""
+
+
+class RepairFailed(BusError):
+    """A damaged log could not be restored. Nothing was changed."""
 
 
 class ServerFailed(BusError):

@@ -22,6 +22,8 @@ from lumina.bus.subjects import BLOB_CHUNK_PREFIX, LOG_PREFIX
 from lumina.events.errors import InvalidEvent
 from lumina.events.record import Sealed, chain_digest, sealed_from
 
+RECORD_BYTES_MIN: Final = 200
+"""An envelope alone is larger."""
 _COMPRESSED: Final = b"cmp"
 _HEADERS: Final = re.compile(rb"NATS/1\.0\r\n(.{1,16384}?)\r\n\r\n", re.DOTALL)
 _CHUNK: Final = re.compile(
@@ -60,9 +62,14 @@ def plain(block: bytes) -> bytes:
 def records(block: bytes) -> Iterator[Stored]:
     """Yield the sound records of a block of the log, in the order in which they stand there."""
     found = list(_found(plain(block)))
+    last, end = 0, 0
     for group in _adjacent(found):
         # Records that touch each other have sequences in a row: one wrong number is put right by its neighbours.
         first = Counter(each.seq - number for number, each in enumerate(group)).most_common(1)[0][0]
+        between = (group[0].start - end) // RECORD_BYTES_MIN
+        if last and not last < first <= last + 1 + between:
+            continue  # nothing says where it belongs
+        last, end = first + len(group) - 1, group[-1].end
         for number, each in enumerate(group):
             stored = each.stored
             yield Stored(first + number, stored.subject, stored.headers, stored.payload)

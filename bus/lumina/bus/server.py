@@ -89,6 +89,7 @@ async def embedded_server(
     store_bytes_max: int | None = None,
     stop_s_max: float = STOP_S_MAX,
     ready_s_max: float = READY_S_MAX,
+    new_log_id: str | None = None,
 ) -> AsyncIterator[EmbeddedServer]:
     """Run a NATS server with Lumina's streams on the data folder `home` until the end of the block.
 
@@ -102,6 +103,7 @@ async def embedded_server(
             or 80 % of what is free on the disk when they are made.
         stop_s_max: How long it may take to stop at the end before it is killed.
         ready_s_max: How long it may take to start.
+        new_log_id: What the log is called if it is made now; for a log that is restored.
 
     Raises:
         ServerFailed: It runs already, or can't start; one sentence says why and what to do.
@@ -121,7 +123,7 @@ async def embedded_server(
             await wait_ready(process, folder=folder, port=listen, log_from=log_from, ready_s_max=ready_s_max)
             url = f"nats://{LOOPBACK}:{listen}"
             try:
-                log_id = await _set_up(home, url=url, store_bytes_max=store_bytes_max)
+                log_id = await _set_up(home, url=url, store_bytes_max=store_bytes_max, new_log_id=new_log_id)
             except LogUnavailable as error:
                 if process.returncode is None:
                     raise ServerFailed(f"the NATS server started and does not answer: {error}") from error
@@ -184,13 +186,14 @@ async def _wait_known(running: Running, *, role: str) -> None:
     )
 
 
-async def _set_up(home: Path, *, url: str, store_bytes_max: int | None) -> str:
+async def _set_up(home: Path, *, url: str, store_bytes_max: int | None, new_log_id: str | None) -> str:
     try:
         log_id = await ensure_topology(
             load_endpoint(home, role=ADMIN, url=url),
             log_id=known_log(home),
             store_bytes_max=store_bytes_max,
             new_store_bytes_max=new_store_bytes(nats_folder(home)),
+            new_log_id=new_log_id,
         )
     except TopologyRefused as error:
         advice = "" if ADVICE in str(error) else f"; if nobody changed a setting, the store is damaged: {ADVICE}"

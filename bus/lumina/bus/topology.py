@@ -98,6 +98,7 @@ async def ensure_topology(
     replicas: int = 1,
     store_bytes_max: int | None = None,
     new_store_bytes_max: int = STORE_BYTES_MAX,
+    new_log_id: str | None = None,
 ) -> str:
     """Make or verify the log, the blobs and the workers' consumers, and return the log's id.
 
@@ -107,6 +108,7 @@ async def ensure_topology(
         replicas: How many servers of a cluster keep each record: 1, 3 or 5.
         store_bytes_max: Room for the log and the blobs together; raised, never lowered, for streams that are there.
         new_store_bytes_max: The same for streams that are made now, when `store_bytes_max` is None.
+        new_log_id: What a log that is made now is called; by default that is drawn.
 
     Raises:
         TopologyRefused: A setting could lose records, the expected log is not there, or JetStream is missing.
@@ -119,7 +121,8 @@ async def ensure_topology(
     async with connect(admin) as transport:
         try:
             await _check_jetstream(transport, url=admin.url)
-            found = await _ensure_log(transport, log_id=log_id, replicas=replicas, room=room)
+            drawn = new_log_id or secrets.token_hex(16)
+            found = await _ensure_log(transport, log_id=log_id, drawn=drawn, replicas=replicas, room=room)
             await _ensure_blobs(transport, replicas=replicas, room=room)
             for role in WORKER_ROLES.values():
                 await _ensure_worker(transport, role)
@@ -175,7 +178,7 @@ async def _check_jetstream(transport: Transport, *, url: str) -> None:
         raise
 
 
-async def _ensure_log(transport: Transport, *, log_id: str | None, replicas: int, room: _Room) -> str:
+async def _ensure_log(transport: Transport, *, log_id: str | None, drawn: str, replicas: int, room: _Room) -> str:
     facts = await _stream_facts(transport, LOG_STREAM)
     if facts is None:
         if log_id is not None:
@@ -183,7 +186,6 @@ async def _ensure_log(transport: Transport, *, log_id: str | None, replicas: int
                 f"the log {log_id} was here and can't be found: its files are damaged or gone; "
                 "`lumina repair` says what can be restored; or restore the data folder from a backup"
             )
-        drawn = secrets.token_hex(16)
         config = {
             "name": LOG_STREAM,
             "description": "Everything that Lumina decided: append-only",
