@@ -316,6 +316,20 @@ async def test_a_list_of_members_without_end_is_not_read(path: Path) -> None:
         await read_all(path)
 
 
+async def test_a_file_of_very_many_blobs(log: MemoryLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With more members than the old list of a ZIP archive counts, the long list is written, read and bounded."""
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 2)
+    path = await file_of(log, tmp_path / "many.lumina")
+    assert len(await read_all(path)) == 24
+    content = bytearray(path.read_bytes())
+    at = content.rindex(b"PK\x06\x06") + 40
+    content[at : at + 8] = struct.pack("<Q", 2**40)
+    path.write_bytes(content)
+    seal(path)
+    with pytest.raises(ArchiveBroken, match="list of members"):
+        await read_all(path)
+
+
 async def test_a_file_of_a_later_version(path: Path) -> None:
     """Who can't read it is told to upgrade, and not that it is broken."""
     rewritten(path, {"manifest.json": manifest_bytes(path, format=2, novelty=[])})

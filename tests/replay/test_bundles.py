@@ -17,7 +17,11 @@ from lumina.bus.errors import ArchiveBroken, FieldsHidden
 from lumina.bus.log import Originals
 from lumina.bus.memory import MemoryBlobs, MemoryLog
 from lumina.cli.exporting import Wishes, export_all, export_run
-from lumina.events.ids import StreamId
+from lumina.events.generation import GenerationFinished
+from lumina.events.ids import StreamId, root_event_id
+from lumina.events.record import Draft
+from lumina.models.backend import Message, Role
+from lumina.models.turns import PARTS_MAX, extended
 from lumina.replay.bundle import share_of
 from lumina.replay.bundle_redaction import Redaction
 from lumina.replay.errors import NotRedactable, RunUnknown
@@ -87,6 +91,26 @@ async def test_the_whole_log_is_in_one_file(history: History, tmp_path: Path) ->
     assert await proof_of(tmp_path / "all.lumina", run=None) == await verify_all(*history)
     async with open_archive(tmp_path / "all.lumina") as archive:
         assert [each async for each in archive.originals()] == [each async for each in history[0].originals()]
+
+
+async def test_a_conversation_goes_along(history: History, tmp_path: Path) -> None:
+    """The texts and earlier turns of a conversation, which no record names, are in the file."""
+    blobs = MemoryBlobs()
+    blobs.contents.update(history[1].contents)
+    said = [Message(Role.USER, f"sentence {number}") for number in range(3 * PARTS_MAX)]
+    talk = extended(None, blobs={}, said=said)
+    for content in talk.blobs:
+        await blobs.put(content)
+    log = MemoryLog(history[0].records)
+    finished = next(each for each in history[0].records if isinstance(each.event, GenerationFinished))
+    event = msgspec.structs.replace(finished.event, turn=talk.turn)
+    slot = root_event_id(StreamId("r-talk"), name="turn")
+    agent, time_ms = finished.agent, finished.time_ms
+    await log.append(
+        Draft(event=event, id=slot, stream=StreamId("r-talk"), agent=agent, time_ms=time_ms, causation=finished.id)
+    )
+    manifest = await export_run(log, blobs, StreamId("r-talk"), wishes=Wishes(path=tmp_path / "talk.lumina"))
+    assert {sha256(content).hexdigest() for content in talk.blobs} <= set(manifest.blobs)
 
 
 async def test_an_unknown_run_can_not_be_exported(history: History, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from lumina.events.base import type_of
 from lumina.events.ids import StreamId
 from lumina.events.record import from_rfc3339
 from lumina.events.run import RunForked, RunSubmitted
-from lumina.replay.bundle import Share, blobs_of_body, schema_text, share_of
+from lumina.replay.bundle import Share, named_by, named_in_turn, schema_text, share_of
 from lumina.replay.bundle_redaction import Redaction
 
 TELL_EVERY_RECORDS: Final = 1_000
@@ -101,6 +101,7 @@ class _Export:
         self._wishes = wishes
         self._redaction = redaction
         self._named: set[str] = set()
+        self._turns: set[str] = set()
         self._types: set[str] = set()
         self._last_ms = 0
         self.begun: set[StreamId] = set()
@@ -114,7 +115,9 @@ class _Export:
                 line = line_of(stored)
                 stream, event_type = StreamId(line.headers["ce-subject"]), line.headers["ce-type"]
                 if runs is None or stream in runs:
-                    self._named |= blobs_of_body(stored.payload, event_type=event_type)
+                    named = named_by(stored.payload, event_type=event_type)
+                    self._named |= named.blobs
+                    self._turns |= named.turns
                 if event_type in _BEGINNINGS:
                     self.begun.add(stream)
                 self._types.add(event_type)
@@ -130,15 +133,24 @@ class _Export:
         """Write the blobs that were named. Raises BlobMissing."""
         if not self._wishes.blobs:
             return
+        await self._follow_conversations(blobs)
         for number, digest in enumerate(sorted(self._named), start=1):
-            try:
-                content = await blobs.get(digest)
-            except BlobMissing as error:
-                raise BlobMissing(f"{error}; --without-blobs exports the records alone") from error
+            content = await _content(blobs, digest)
             if self._redaction is None or not self._redaction.hides_blob(digest, content=content):
                 self._writer.blob(digest, content=content)
             if number % TELL_EVERY_RECORDS == 0:
                 self._wishes.tell(f"{self._writer.records:,} records, {number:,} of {len(self._named):,} blobs")
+
+    async def _follow_conversations(self, blobs: Blobs) -> None:
+        """Note the texts and the earlier turns that turns name: no record names them."""
+        seen: set[str] = set()
+        for last in sorted(self._turns):
+            turn: str | None = last
+            while turn is not None and turn not in seen:
+                seen.add(turn)
+                texts, earlier = named_in_turn(await _content(blobs, turn))
+                self._named |= {turn, *texts}
+                turn = earlier
 
     async def finish(
         self, events: Originals, *, run: StreamId | None, runs: tuple[StreamId, ...], share: Share | None
@@ -167,3 +179,10 @@ class _Export:
         )
         writer.finish(manifest)
         return manifest
+
+
+async def _content(blobs: Blobs, digest: str) -> bytes:
+    try:
+        return await blobs.get(digest)
+    except BlobMissing as error:
+        raise BlobMissing(f"{error}; --without-blobs exports the records alone") from error

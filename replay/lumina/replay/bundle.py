@@ -12,14 +12,19 @@ import msgspec
 from lumina.bus.archive_format import Covers
 from lumina.bus.log import Records
 from lumina.bus.subjects import Filter
-from lumina.events.base import Event, type_of
+from lumina.events.base import type_of
 from lumina.events.catalogue import EVENT_TYPES
 from lumina.events.codec import decode
 from lumina.events.errors import EventError
+from lumina.events.generation import Ask, GenerationFinished, GenerationRequested
 from lumina.events.ids import EventId, StreamId
+from lumina.events.lease import LeaseGranted
 from lumina.events.node import NodeAnnounced
 from lumina.events.run import RunClosed
 from lumina.events.schema import schema_of
+from lumina.events.values import BlobRef
+from lumina.models.errors import ConversationLost
+from lumina.models.turns import Turn
 from lumina.replay.cast import whole_cast
 from lumina.replay.errors import RunUnknown
 from lumina.replay.integrity import blob_refs
@@ -98,9 +103,11 @@ async def _answered(log: Records, *, filters: tuple[Filter, ...], governor: str,
     return until
 
 
-def named_blobs(event: Event) -> frozenset[str]:
-    """Return the digests of the blobs that an event names."""
-    return frozenset(ref.digest for ref in blob_refs(event))
+class Named(msgspec.Struct, frozen=True, kw_only=True):
+    """The digests of the blobs that an event names, and which of them are ends of conversations."""
+
+    blobs: frozenset[str] = frozenset()
+    turns: frozenset[str] = frozenset()
 
 
 def schema_text(event_type: str) -> bytes:
@@ -109,9 +116,34 @@ def schema_text(event_type: str) -> bytes:
     return msgspec.json.format(msgspec.json.encode(schema, order="deterministic"), indent=1) + b"\n"
 
 
-def blobs_of_body(body: bytes, *, event_type: str) -> frozenset[str]:
-    """Return the digests of the blobs that the bytes of an event name; none for a type that is unknown here."""
+def named_by(body: bytes, *, event_type: str) -> Named:
+    """Return what the bytes of an event name; nothing for a type that is unknown here."""
     try:
-        return named_blobs(decode(body, event_type=event_type))
+        event = decode(body, event_type=event_type)
     except EventError:
-        return frozenset()
+        return Named()
+    turns: set[str] = set()
+    match event:
+        case (
+            GenerationRequested(ask=Ask(turn=BlobRef(digest=digest)))
+            | LeaseGranted(ask=Ask(turn=BlobRef(digest=digest)))
+        ):
+            turns.add(digest)
+        case GenerationFinished(turn=BlobRef(digest=digest)):
+            turns.add(digest)
+        case _:
+            pass  # continues no conversation
+    return Named(blobs=frozenset(ref.digest for ref in blob_refs(event)), turns=frozenset(turns))
+
+
+def named_in_turn(content: bytes) -> tuple[frozenset[str], str | None]:
+    """Return the texts that the blob of a turn names, and the turn before it.
+
+    Raises:
+        ConversationLost: It is none.
+    """
+    try:
+        turn = msgspec.json.decode(content, type=Turn)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ConversationLost(f"a blob is no turn of a conversation: {error}") from error
+    return frozenset(part.text for part in turn.parts), turn.earlier
