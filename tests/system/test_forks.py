@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tests.system.command import Lumina, running
+from tests.system.command import Lumina, running, sum_request, until
 
 REQUEST = (
     "1. Generate a Python script using Pillow to layer 'base_character.png' and 'green_tunic.png' (at coordinates "
@@ -57,15 +57,18 @@ def _artifacts(events: list[dict[str, Any]]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def parent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parent]:
+def parent(tmp_path_factory: pytest.TempPathFactory, zoo: str) -> Iterator[Parent]:
     """Return a run of two steps, of which the second one reads the file that the first one makes."""
     lumina = Lumina(home=tmp_path_factory.mktemp("forks") / "home")
+    lumina.home.mkdir()
+    models = (f'[[models]]\nid = "{habit}"\nurl = "{zoo}/{habit}/v1"\n' for habit in ("slow", "adds"))
+    (lumina.home / "node.toml").write_text("".join(models))
     options = []
     for name, colour in COLOURS.items():
         Image.new("RGBA", (20, 20), colour).resize((12, 12)).save(lumina.home.parent / name)
         options += ["--with", name]
-    with running(lumina):
-        ended = lumina("run", "--json", "--no-plan", *options, REQUEST)
+    with running(lumina, "--specialists", "2"):  # one is busy with a model that does not answer
+        ended = lumina("run", "--json", "--model", "lumina-demo", "--no-plan", *options, REQUEST)
         assert ended.code == 0, ended
         yield Parent(lumina=lumina, run=str(ended.events[0]["subject"]), events=ended.events)
 
@@ -153,6 +156,36 @@ def test_an_execution_is_taken_back(parent: Parent) -> None:
     run = str(ended.events[0]["subject"])
     assert _records(lumina, parent.run) == before
     assert lumina("show", parent.run, "--json").events[0]["superseded_by"] == run
+
+
+def test_a_run_that_hangs_goes_on_with_another_model(parent: Parent) -> None:
+    """An open run is forked to a model that answers; taking its question back stops it, with the reason."""
+    lumina = parent.lumina
+    hanging = lumina("run", "--detach", "--model", "slow", "--no-plan", sum_request("forked_1")).out.strip()
+    question = _until_asked(lumina, hanging)
+    other = lumina("fork", f"{hanging}@{question}", "--model", "adds", "--json")
+    assert other.code == 0, other
+    assert other.types[:3] == ["run.forked.v1", "step.attempt_started.v1", "generation.requested.v1"]
+    assert other.events[1]["data"]["model"] == "adds"
+    rows = {row["run"]: row["phase"] for row in lumina("runs", "--json").events}
+    assert rows[hanging] == "running"
+    begun = lumina("invalidate", f"{hanging}@{question}", "--detach")
+    assert begun.code == 0, begun
+    run = begun.out.strip()
+    closed = lumina("watch", hanging, "--json").events[-1]
+    assert (closed["data"]["status"], closed["data"]["reason"]) == ("cancelled", f"superseded by {run}")
+    assert lumina("cancel", run).code == 0
+    assert lumina("watch", run, "--json").events[-1]["data"]["status"] == "cancelled"
+
+
+def _until_asked(lumina: Lumina, run: str) -> int:
+    """Return the place of a run's question to its model, once it is there."""
+
+    def asked() -> int:
+        kinds = {event["type"]: int(event["seq"]) for event in _records(lumina, run)}
+        return kinds.get("generation.requested.v1", 0)
+
+    return until(asked, within_s=30.0)
 
 
 def test_every_fork_is_proved(parent: Parent) -> None:
