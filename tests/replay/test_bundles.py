@@ -20,7 +20,7 @@ from lumina.cli.exporting import Wishes, export_all, export_run
 from lumina.events.generation import GenerationFinished
 from lumina.events.ids import StreamId, root_event_id
 from lumina.events.record import Draft
-from lumina.models.backend import Message, Role
+from lumina.models.backend import Message
 from lumina.models.turns import PARTS_MAX, extended
 from lumina.replay.bundle import share_of
 from lumina.replay.bundle_redaction import Redaction
@@ -97,7 +97,7 @@ async def test_a_conversation_goes_along(history: History, tmp_path: Path) -> No
     """The texts and earlier turns of a conversation, which no record names, are in the file."""
     blobs = MemoryBlobs()
     blobs.contents.update(history[1].contents)
-    said = [Message(Role.USER, f"sentence {number}") for number in range(3 * PARTS_MAX)]
+    said = [Message("user", f"sentence {number}") for number in range(3 * PARTS_MAX)]
     talk = extended(None, blobs={}, said=said)
     for content in talk.blobs:
         await blobs.put(content)
