@@ -25,6 +25,7 @@ from lumina.cli.replay_panes import (
     line,
     outline,
     owner,
+    reason_words,
     record_lines,
     table_lines,
     why_lines,
@@ -44,11 +45,13 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     """What the user asked for.
 
     Attributes:
+        name: How the run, or the file, was called.
         agents: Only these; None for all.
         projections: Likewise.
         speed: How much faster than it was; None for at once.
     """
 
+    name: str
     step: bool
     until: int | None
     at: int | None
@@ -86,6 +89,7 @@ def replay(
 
     async def job(found: Home) -> Exit:
         wishes = Wishes(
+            name=run,
             step=step,
             until=until,
             at=at,
@@ -97,7 +101,7 @@ def replay(
             json=json_lines,
         )
         _check(wishes)
-        return await _replay(found, run, wishes=wishes)
+        return await _replay(found, wishes=wishes)
 
     raise typer.Exit(work(job, home=home))
 
@@ -143,8 +147,8 @@ def _check(wishes: Wishes) -> None:
         )
 
 
-async def _replay(found: Home, name: str, *, wishes: Wishes) -> Exit:
-    async with source(found, name=name) as place:
+async def _replay(found: Home, *, wishes: Wishes) -> Exit:
+    async with source(found, name=wishes.name) as place:
         with err().status("reading the log"):
             timeline = await read_timeline(place.events, place.run)
             walk = Walk(timeline, blobs=place.blobs, cast=await cast_of(place.events))
@@ -238,7 +242,7 @@ async def _print_all(walk: Walk, *, wishes: Wishes) -> Exit:
     if wishes.stop is not None and stopped is None:
         raise CliProblem(_never(wishes.stop, last + 1, problem=problem))
     if not wishes.json:
-        _say(_end(walk, differ=differ, stopped=stopped, stop=wishes.stop))
+        _say(_end(walk, differ=differ, stopped=stopped, wishes=wishes))
     return Exit.PARTIAL if differ else Exit.OK
 
 
@@ -252,8 +256,7 @@ def _print_step(shown: Moment, *, walk: Walk, at: int, wishes: Wishes) -> None:
         print_json(shown.json())
         return
     _say([headline(recorded, says=shown.says, marks=shown.marks)])
-    reason = f": {shown.why.reason}" if shown.why.reason else ""
-    _say([line((f"{'':21}why: {shown.why.rule}{reason}", "dim"))])
+    _say([line((f"{'':21}{reason_words(shown.why)}", "dim"))])
     _say(Text.assemble(" " * 21, each) for each in difference_lines(shown.difference))
     if shown.decided:
         _say(decided_lines(shown.decided, indent=" " * 21, told_later=True))
@@ -267,11 +270,11 @@ def _never(stop: Breakpoint, count: int, *, problem: str) -> str:
     return f"the breakpoint {stop.expression} holds at none of {count} records{why}{hint}"
 
 
-def _end(walk: Walk, *, differ: list[int], stopped: int | None, stop: Breakpoint | None) -> Iterator[Text]:
+def _end(walk: Walk, *, differ: list[int], stopped: int | None, wishes: Wishes) -> Iterator[Text]:
     timeline = walk.timeline
-    if stopped is not None and stop is not None:
-        yield line((f"stopped at record {stopped}, where {stop.expression} holds", "bold"))
-        yield line((f"all about it: lumina replay {timeline.run} --at {stopped}", "dim"))
+    if stopped is not None and wishes.stop is not None:
+        yield line((f"stopped at record {stopped}, where {wishes.stop.expression} holds", "bold"))
+        yield line((f"all about it: lumina replay {wishes.name} --at {stopped}", "dim"))
     if differ:
         yield line((f"{len(differ)} record(s) differ from what is decided now, the first is {differ[0]}", "bold red"))
     elif stopped is None:

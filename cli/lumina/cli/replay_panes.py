@@ -17,6 +17,7 @@ from lumina.replay.moments import Moment
 from lumina.replay.plain import Change
 from lumina.replay.report import Difference
 from lumina.replay.timeline import Decided, Told
+from lumina.replay.why import Why
 from lumina.sandbox.rendering import escape
 
 VALUE_CHARACTERS_MAX: Final = 160
@@ -72,7 +73,7 @@ def why_lines(moment: Moment) -> Iterator[Text]:
     yield from difference_lines(moment.difference)
     yield line(("rule    ", "dim"), moment.why.rule)
     if moment.why.reason:
-        yield line(("reason  ", "dim"), moment.why.reason)
+        yield line(("reason  ", "dim"), _brief(moment.why.reason))
     yield heading("decided in answer")
     yield from decided_lines(moment.decided)
     yield heading("because of")
@@ -98,10 +99,14 @@ def decided_lines(decided: Sequence[Decided], *, indent: str = "", told_later: b
         yield text
         if told_later and not each.missing:
             continue
-        reason = f": {each.why.reason}" if each.why.reason else ""
-        yield line((f"{indent}    why: {each.why.rule}{reason}", "dim"))
+        yield line((f"{indent}    {reason_words(each.why)}", "dim"))
         for different in difference_lines(each.difference):
             yield Text.assemble(indent, "    ", different)
+
+
+def reason_words(why: Why) -> str:
+    """Return the rule and the reason in one line."""
+    return f"why: {why.rule}{f': {_brief(why.reason)}' if why.reason else ''}"
 
 
 def _told(told: Told) -> Text:
@@ -137,7 +142,12 @@ def short(value: Any) -> str:
     if value is msgspec.UNSET:
         return "∅"
     text = value if isinstance(value, str) and value else msgspec.json.encode(value, order="sorted").decode()
-    return shorten(_DIGEST.sub(r"\1…", text), limit=VALUE_CHARACTERS_MAX)
+    return shorten(_brief(text), limit=VALUE_CHARACTERS_MAX)
+
+
+def _brief(text: str) -> str:
+    """Return a text with digests and ids cut to their beginning."""
+    return _DIGEST.sub(r"\1…", text)
 
 
 def table_lines(tables: dict[str, list[Any]]) -> Iterator[Text]:
