@@ -1,5 +1,6 @@
 """What foreign text can do to a terminal, and to the files beside the code: nothing."""
 
+import os
 from hashlib import sha256
 from io import StringIO
 from pathlib import Path
@@ -91,3 +92,11 @@ async def test_an_artifact_does_not_replace_the_validated_code(tmp_path: Path) -
     }
     assert all(path.parent == tmp_path / "out" for path in written)
     assert sha256(written[0].read_bytes()).hexdigest() == step.code.digest  # type: ignore[union-attr] # set above
+
+
+def test_a_reader_that_goes_away_is_an_error_of_its_own() -> None:
+    """`lumina logs | head`: the console raises BrokenPipeError, which ends the command quietly, not SystemExit."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    with pytest.raises(BrokenPipeError), open(writes, "w", encoding="utf-8") as gone:
+        Terminal(file=gone).print("x" * 100_000)

@@ -15,3 +15,7 @@ class Terminal(Console):
         """Yield what is shown, escaped."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(escape(segment.text), segment.style)
+
+    def on_broken_pipe(self) -> None:
+        """Say that the reader went away; rich would end the process from within, which a task group reports."""
+        raise BrokenPipeError
