@@ -11,7 +11,7 @@ from typing import Any, Final
 
 LATE_S: Final = 4.0
 SLOW_S: Final = 300.0
-HABITS: Final = ("adds", "late", "slow", "html", "broken", "hollow", "mute", "loops", "teapot")
+HABITS: Final = ("adds", "mends", "late", "slow", "html", "broken", "hollow", "mute", "loops", "teapot")
 
 
 def _sum(prompt: str) -> str:
@@ -21,6 +21,12 @@ def _sum(prompt: str) -> str:
     return f"```python\ndef {name}(a, b):\n    {body}\n```\n"
 
 
+def _mended(prompt: str) -> str:
+    """Answer with a function that uses an unknown name, and with a good one when told so."""
+    good = _sum(prompt)
+    return good if "does not count" in prompt else good.replace("return a + b", "return a + c")
+
+
 def _delta(text: str, *, finish: str | None = None) -> bytes:
     choice = {"index": 0, "delta": {"content": text}, "finish_reason": finish}
     return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
@@ -28,6 +34,12 @@ def _delta(text: str, *, finish: str | None = None) -> bytes:
 
 def _adds(prompt: str) -> Iterator[bytes]:
     yield _delta(_sum(prompt))
+    yield _delta("", finish="stop")
+    yield b"data: [DONE]\n\n"
+
+
+def _mends(prompt: str) -> Iterator[bytes]:
+    yield _delta(_mended(prompt))
     yield _delta("", finish="stop")
     yield b"data: [DONE]\n\n"
 
@@ -43,6 +55,7 @@ def _once(content: bytes) -> Callable[[str], Iterator[bytes]]:
 
 _STREAMS: Final[dict[str, Callable[[str], Iterator[bytes]]]] = {
     "adds": _adds,
+    "mends": _mends,
     "late": _adds,
     "slow": _adds,
     "html": _once(b"<html><body>Welcome to the router</body></html>"),

@@ -4,7 +4,8 @@ Both are pure but for `Worker.perform`. `keeping.py` and `working.py` do their I
 """
 
 from collections.abc import Mapping
-from typing import Generic, Protocol, TypeVar
+from types import MappingProxyType
+from typing import Final, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -17,6 +18,9 @@ from lumina.events.values import BlobRef
 S = TypeVar("S")
 EffectT = TypeVar("EffectT", bound=msgspec.Struct)
 RawT = TypeVar("RawT", bound="Raw")
+
+
+NO_BLOBS: Final[Mapping[str, bytes]] = MappingProxyType({})
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,8 +146,11 @@ class Worker(Protocol[EffectT, RawT]):
     """Who it is on the log; also the name of its consumer."""
     raw_type: type[RawT]
 
-    def needs(self, request: Recorded[Event]) -> tuple[str, ...]:
-        """Return the digests of the blobs that `prepare` and `conclude` read."""
+    def needs(self, request: Recorded[Event], *, blobs: Mapping[str, bytes] = NO_BLOBS) -> tuple[str, ...]:
+        """Return the digests of the blobs that `prepare` and `conclude` read, as far as they follow from `blobs`.
+
+        A blob may name others: the caller (`gathering.py`) asks again with what it found, until nothing is missing.
+        """
         ...
 
     def prepare(self, request: Recorded[Event], *, blobs: Mapping[str, bytes]) -> EffectT:

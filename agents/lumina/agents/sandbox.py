@@ -12,7 +12,7 @@ import anyio
 
 from lumina.agents import executing
 from lumina.agents.executing import ExecutionEffect, ExecutionRaw
-from lumina.agents.ports import Conclusion, Progress, Recording
+from lumina.agents.ports import NO_BLOBS, Conclusion, Progress, Recording
 from lumina.agents.stoppable import run_stoppable
 from lumina.events.base import Event
 from lumina.events.contract import Form
@@ -43,8 +43,9 @@ class Sandbox:
         """Test every tier and say what it protects from; blocks for some 100 ms."""
         return tuple(tier.check() for tier in self._tiers.values())
 
-    def needs(self, request: Recorded[Event]) -> tuple[str, ...]:
+    def needs(self, request: Recorded[Event], *, blobs: Mapping[str, bytes] = NO_BLOBS) -> tuple[str, ...]:
         """Return the digests of the program and its files."""
+        del blobs
         return executing.needs(executing.request_of(request))
 
     def prepare(self, request: Recorded[Event], *, blobs: Mapping[str, bytes]) -> ExecutionEffect:
@@ -63,6 +64,16 @@ class Sandbox:
             if all(page.problem for page in pages):
                 return ExecutionRaw(ended_at_ms=_now_ms(), pages=pages)
         await progress("executing", tier=effect.tier)
+        return await self._executed(effect, pages=pages)
+
+    async def again(self, effect: ExecutionEffect, *, pages: tuple[Page, ...]) -> ExecutionRaw:
+        """Run a program once more, with the pages that were fetched for it when it ran first; nothing is fetched."""
+        refusal = effect.objection or await self._refusal(effect)
+        if refusal:
+            return ExecutionRaw(ended_at_ms=_now_ms(), refusal=refusal)
+        return await self._executed(effect, pages=pages)
+
+    async def _executed(self, effect: ExecutionEffect, *, pages: tuple[Page, ...]) -> ExecutionRaw:
         try:
             runs = await self._runs(effect.program, tier=self._tiers[effect.tier], served=await _served(pages))
         except (TierMissing, NodeToolsMissing) as error:

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol, assert_never
 import msgspec
 
 from lumina.agents.errors import SpecialistInvalid
-from lumina.agents.ports import Conclusion, Progress, Raw, Recording
+from lumina.agents.ports import NO_BLOBS, Conclusion, Progress, Raw, Recording
 from lumina.agents.prompt_templates import render_prompt
 from lumina.agents.specialist_files import SpecialistDefinition, parse_definition
 from lumina.events.base import Event
@@ -21,9 +21,20 @@ from lumina.events.lease import LeaseGranted
 from lumina.events.node import ModelUnloaded, UnloadRequested
 from lumina.events.record import Recorded
 from lumina.events.values import BlobRef, Canonical, clip
+from lumina.models import turns
 from lumina.models.answers import Code, Cut, Plan, Unusable, plan_schema, read_code, read_plan
-from lumina.models.backend import Loaded, Reply
-from lumina.models.prompting import Prompt, SpecialistTexts, contract_words, fit, prompts, reserve
+from lumina.models.backend import Loaded, Message, Reply
+from lumina.models.errors import ConversationLost
+from lumina.models.prompting import (
+    Prompt,
+    SpecialistTexts,
+    contract_words,
+    fit,
+    prompts,
+    reserve,
+    without_control,
+)
+from lumina.models.turns import Extended
 
 SENTENCE_CHARACTERS_MAX: Final = 500
 MEDIA_TYPES: Final = {Language.PYTHON: "text/x-python", Language.JAVASCRIPT: "text/javascript"}
@@ -111,13 +122,14 @@ class Specialist:
     def __init__(self, *, perform: Perform | None = None) -> None:
         self._perform = perform
 
-    def needs(self, request: Recorded[Event]) -> tuple[str, ...]:
-        """Return the specialist's definition and the faulty code, as far as the ask names them."""
+    def needs(self, request: Recorded[Event], *, blobs: Mapping[str, bytes] = NO_BLOBS) -> tuple[str, ...]:
+        """Return the specialist's definition, the faulty code, and the conversation so far, as the ask names them."""
         match request.event:
             case LeaseGranted(ask=ask):
                 definition = None if ask.specialist is None or ask.bare else ask.specialist.definition.digest
                 previous = None if ask.previous is None else ask.previous.digest
-                return tuple(dict.fromkeys(digest for digest in (definition, previous) if digest is not None))
+                named = tuple(dict.fromkeys(digest for digest in (definition, previous) if digest is not None))
+                return (*named, *_turns_missing(ask, blobs=blobs))
             case _:
                 return ()
 
@@ -151,7 +163,7 @@ class Specialist:
         """Return what the model's answer is worth, or that the model is gone."""
         match request.event:
             case LeaseGranted() as lease:
-                return _finished(request, lease, recording=recording, effect=_call(lease, blobs=blobs))
+                return _finished(request, lease, recording=recording, effect=_call(lease, blobs=blobs), blobs=blobs)
             case UnloadRequested(node=node, instance=instance):
                 unloaded = ModelUnloaded(
                     node=node,
@@ -171,19 +183,36 @@ def _call(lease: LeaseGranted, *, blobs: Mapping[str, bytes]) -> Call | Hopeless
         return Hopeless(reason="the ask for code names no contract or no specialist; whoever asked is broken")
     try:
         texts = _texts(ask, blobs=blobs)
-    except SpecialistInvalid as error:
+        earlier = () if ask.turn is None else _said_before(ask.turn.digest, blobs=blobs)
+    except (SpecialistInvalid, ConversationLost) as error:
         return Hopeless(reason=clip(str(error), limit=SENTENCE_CHARACTERS_MAX))
     previous = None if ask.previous is None else blobs[ask.previous.digest].decode("utf-8", "replace")
     return Call(
         instance=lease.instance,
         load=lease.load,
         context=lease.context,
-        prompts=prompts(ask, texts=texts, previous=previous),
+        prompts=prompts(ask, texts=texts, previous=previous, earlier=earlier),
         sampling=ask.sampling,
         timeout_ms=ask.timeout_ms,
         expires_at=lease.expires_at,
         schema=plan_schema(ask.kinds) if ask.purpose is Purpose.PLAN else None,
     )
+
+
+def _turns_missing(ask: Ask, *, blobs: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Return what is still needed of the conversation; nothing of one that can't be read, which `prepare` reports."""
+    if ask.turn is None:
+        return ()
+    try:
+        return turns.missing(ask.turn.digest, blobs=blobs)
+    except ConversationLost:
+        return ()
+
+
+def _said_before(turn: str, *, blobs: Mapping[str, bytes]) -> tuple[Message, ...]:
+    if turns.missing(turn, blobs=blobs):
+        raise ConversationLost("the conversation was not handed over whole")
+    return turns.messages(turn, blobs=blobs)
 
 
 def _texts(ask: Ask, *, blobs: Mapping[str, bytes]) -> SpecialistTexts | None:
@@ -222,10 +251,12 @@ def _finished(
     *,
     recording: Recording[SpecialistRaw],
     effect: Call | Hopeless,
+    blobs: Mapping[str, bytes],
 ) -> Conclusion:
     """Return the outcome of a call."""
     raw, ask = recording.raw, lease.ask
     worth = _worth(ask, raw=raw, effect=effect)
+    conversation = _conversation(ask, raw=raw, effect=effect, blobs=blobs)
     code: bytes | None = worth.text.encode("utf-8", "replace") if isinstance(worth, Code) else None
     outcome, detail = _outcome(worth)
     finished = GenerationFinished(
@@ -241,9 +272,26 @@ def _finished(
         code=None if code is None else _code_ref(code, ask=ask),
         plan=worth.items if isinstance(worth, Plan) else (),
         load=None if raw.loaded is None else Load(**msgspec.structs.asdict(raw.loaded)),
+        turn=None if conversation is None else conversation.turn,
         detail=clip(detail, limit=SENTENCE_CHARACTERS_MAX),
     )
-    return Conclusion(event=finished, blobs=() if code is None else (code,))
+    said = () if conversation is None else conversation.blobs
+    return Conclusion(event=finished, blobs=(*(() if code is None else (code,)), *said))
+
+
+def _conversation(
+    ask: Ask, *, raw: SpecialistRaw, effect: Call | Hopeless, blobs: Mapping[str, bytes]
+) -> Extended | None:
+    """Return the conversation with what was asked now and the answer, None when it is not kept or there is none."""
+    if not (ask.keep or ask.turn) or raw.reply is None or not isinstance(effect, Call):
+        return None
+    sent = fit(raw.counts, context=raw.context, tokens_max=effect.sampling.tokens_max)
+    if sent is None:
+        return None
+    prompt = effect.prompts[sent].messages
+    asked = prompt if ask.turn is None else prompt[-1:]
+    answer = Message("assistant", without_control(raw.reply.text))
+    return turns.extended(None if ask.turn is None else ask.turn.digest, blobs=blobs, said=(*asked, answer))
 
 
 def _worth(ask: Ask, *, raw: SpecialistRaw, effect: Call | Hopeless) -> Code | Plan | Cut | Unusable | Problem:

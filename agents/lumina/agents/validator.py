@@ -11,7 +11,7 @@ from threading import Event as Flag
 import anyio
 
 from lumina.agents import validating
-from lumina.agents.ports import Conclusion, Progress, Recording
+from lumina.agents.ports import NO_BLOBS, Conclusion, Progress, Recording
 from lumina.agents.stoppable import run_stoppable
 from lumina.agents.validating import ToolRun, ValidationEffect, ValidationRaw
 from lumina.events.base import Event
@@ -48,8 +48,9 @@ class Validator:
             for resident in self._residents.values():
                 resident.warm()
 
-    def needs(self, request: Recorded[Event]) -> tuple[str, ...]:
+    def needs(self, request: Recorded[Event], *, blobs: Mapping[str, bytes] = NO_BLOBS) -> tuple[str, ...]:
         """Return the digest of the code."""
+        del blobs
         return (validating.request_of(request).code.digest,)
 
     def prepare(self, request: Recorded[Event], *, blobs: Mapping[str, bytes]) -> ValidationEffect:

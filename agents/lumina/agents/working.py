@@ -5,7 +5,7 @@ leaves the request to another one, and the slot of the outcome is filled once, w
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from hashlib import sha256
@@ -15,6 +15,7 @@ import anyio
 import msgspec
 import structlog
 
+from lumina.agents.gathering import gathered
 from lumina.agents.ports import Progress, Raw, Recording, Worker
 from lumina.bus.errors import (
     BlobMissing,
@@ -113,9 +114,7 @@ class WorkerRunner:
             if answered:
                 await self._ack(delivery)
                 return
-            needed = self._worker.needs(request)
-            contents = await together(*(partial(self._blobs.get, digest) for digest in needed))
-            blobs = dict(zip(needed, contents, strict=True))
+            blobs = await gathered(self._worker, request, get=self._contents)
         except (LogUnavailable, BlobMissing) as error:
             if closed and isinstance(error, BlobMissing):
                 await self._ack(delivery)  # what it was about is lost, and so is the interest in it
@@ -132,6 +131,9 @@ class WorkerRunner:
         if raw is not None:
             await self._insist(request, effect=effect, raw=raw, blobs=blobs, progress=progress)
         await self._ack(delivery)
+
+    async def _contents(self, digests: Sequence[str]) -> Sequence[bytes]:
+        return await together(*(partial(self._blobs.get, digest) for digest in digests))
 
     async def _is_answered(self, request: Recorded[Event]) -> bool:
         slot = draft_answer(request.event, to=request, agent=self._worker.name, ordinal=0).id

@@ -58,6 +58,7 @@ class Ask(Value, frozen=True, kw_only=True):
         bare: The model takes the plain request without role line and instructions.
         timeout_ms: For the model call alone.
         turn: The last turn of the conversation that this ask continues; None to begin one. See `lumina.models.turns`.
+        keep: The conversation is to be continued, so its new turn is stored. One that is continued is always kept.
         cloud: Why a model on machines of others may be asked; empty when it may not.
     """
 
@@ -75,6 +76,7 @@ class Ask(Value, frozen=True, kw_only=True):
     bare: bool = False
     timeout_ms: DurationMs = 120_000
     turn: BlobRef | None = None
+    keep: bool = False
     cloud: Sentence = ""
 
 

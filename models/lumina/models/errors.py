@@ -7,6 +7,7 @@ ModelError
 ├── ContextExceeded   prompt and reserve are longer than the served context: shorten the prompt, don't repeat it
 ├── CorruptModel      the file is truncated or not a GGUF that llama.cpp can run: download it again
 ├── BadConfiguration  `node.toml` is wrong: correct what the message lists, all of it at once
+├── ConversationLost  a turn can't be read, or there are too many: begin a new conversation
 └── UnknownModel      no model of that name is configured here: the message lists those that are
 """
 
@@ -47,6 +48,10 @@ class BadConfiguration(ModelError):
     def __init__(self, file: Path, problems: tuple[str, ...]) -> None:
         super().__init__(f"{file} can't be used:\n" + "\n".join(f"  {problem}" for problem in problems))
         self.problems = problems
+
+
+class ConversationLost(ModelError):
+    """An earlier conversation can't be continued. The message says why."""
 
 
 class UnknownModel(ModelError):

@@ -56,8 +56,16 @@ class SpecialistTexts(msgspec.Struct, frozen=True, kw_only=True):
     render: Callable[[int, tuple[str, ...]], str]
 
 
-def prompts(ask: Ask, *, texts: SpecialistTexts | None, previous: str | None) -> tuple[Prompt, ...]:
-    """Return the ladder of prompts for an ask; `texts` may be None for a bare model and for a plan."""
+def prompts(
+    ask: Ask, *, texts: SpecialistTexts | None, previous: str | None, earlier: tuple[Message, ...] = ()
+) -> tuple[Prompt, ...]:
+    """Return the ladder of prompts for an ask; `texts` may be None for a bare model and for a plan.
+
+    `earlier` is the conversation that the ask continues. It stands before the new words as it was, so that a server
+    reuses all its work on it; when the context is short, the oldest of it goes first.
+    """
+    if earlier:
+        return _continued(earlier, _new_words(ask, texts=texts, previous=previous))
     if ask.purpose is Purpose.PLAN:
         role = BARE_PLAN if ask.bare else PLAN_ROLE + ", ".join(ask.kinds) + "."
         return (Prompt(messages=_clean(Message("system", role), Message("user", ask.brief))),)
@@ -65,6 +73,33 @@ def prompts(ask: Ask, *, texts: SpecialistTexts | None, previous: str | None) ->
         return _bare(ask, previous=previous)
     assert texts is not None, "a model that is not bare is asked in a specialist's words"
     return _instructed(ask, texts=texts, previous=previous)
+
+
+def _new_words(ask: Ask, *, texts: SpecialistTexts | None, previous: str | None) -> Message:
+    """Return what is said now; the role line, the examples and the faulty answer have been said before."""
+    if ask.purpose is Purpose.REPAIR and previous is not None and not ask.bare:
+        return _repair_turns(ask, previous=previous)[-1]
+    if texts is None or ask.bare:
+        return Message("user", ask.brief)
+    return Message("user", texts.render(0, ask.feedback))
+
+
+def _continued(earlier: tuple[Message, ...], new: Message) -> tuple[Prompt, ...]:
+    """Return the conversation with the new words, and shorter ones that lack its oldest quarters, half, all.
+
+    The system message stays. What goes is named by its numbers, counted from the first message after that.
+    """
+    kept = sum(message.role == "system" for message in earlier[:1])
+    lasting, talk = earlier[:kept], earlier[kept:]
+    cuts = dict.fromkeys(_at_question(talk, len(talk) * quarter // 4) for quarter in range(5))
+    return tuple(
+        Prompt(messages=_clean(*lasting, *talk[cut:], new), trimmed=(f"turns-1-{cut}",) if cut else ()) for cut in cuts
+    )
+
+
+def _at_question(talk: tuple[Message, ...], cut: int) -> int:
+    """Return the next place from `cut` on at which a question stands: models expect no answer first."""
+    return next((place for place in range(cut, len(talk)) if talk[place].role == "user"), len(talk) if cut else 0)
 
 
 def fit(counts: tuple[int, ...], *, context: int, tokens_max: int) -> int | None:

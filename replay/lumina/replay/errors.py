@@ -4,6 +4,7 @@ ReplayError
 ├── RunUnknown       the log holds no record of this run: check the id
 ├── BadBreakpoint    an expression that can't be asked: mend it at the place that the message shows
 ├── SeqOutside       the run has no record there: the message names the nearest
+├── RowLost          a row of a dataset can't be made: the message says what the log lacks for it
 ├── NotRedactable    what an export was asked to hide can't be hidden: the message says why
 ├── ForkProblem      a fork that can't be meant: the message says what to ask for instead
 └── BlobLost         a blob is gone, changed, or not what its record says: the proof reports it as damage
@@ -32,6 +33,10 @@ class SeqOutside(ReplayError):
 
 class ForkProblem(ReplayError):
     """A wish about a fork can't be fulfilled. The message says why, and what can."""
+
+
+class RowLost(ReplayError):
+    """A row of a dataset can't be made from what the log holds. The message says what is missing."""
 
 
 class NotRedactable(ReplayError):

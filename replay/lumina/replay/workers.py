@@ -1,12 +1,13 @@
 """A worker's part of a history: derive effect and outcome again from the request and the recorded raw result."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from hashlib import sha256
 from typing import Any, Final, Protocol
 
 import msgspec
 
+from lumina.agents.gathering import gathered
 from lumina.agents.ports import Conclusion, Raw, Recording, Worker
 from lumina.bus.errors import BlobMissing
 from lumina.bus.log import Blobs, Records
@@ -27,8 +28,8 @@ from lumina.replay.errors import BlobLost
 from lumina.replay.keepers import FAILURES
 from lumina.replay.report import Difference
 
-KEPT_BYTES_MAX: Final = 8 * 2**20
-SIZES_MAX: Final = 16_384
+KEPT_BYTES_MAX: Final = 4 * 2**20
+SIZES_MAX: Final = 4_096
 REQUESTS_MAX: Final = 4_096
 """How many unanswered requests are kept. Those of ended runs are never answered; older ones are looked up again."""
 ASKING: Final = ("governor", "orchestrator")
@@ -148,7 +149,11 @@ class WorkerProof:
             return undecided(recorded)
         worker = self._workers[recorded.agent]
         raw, ref = await self._raw(event, worker=worker, outcome=recorded)
-        blobs = {digest: await self._shelf(digest, named_by=request) for digest in worker.needs(request)}
+
+        async def found(digests: Sequence[str]) -> list[bytes]:
+            return [await self._shelf(digest, named_by=request) for digest in digests]
+
+        blobs = await gathered(worker, request, get=found)
         try:
             effect = sha256(encode(worker.prepare(request, blobs=blobs))).hexdigest()
             recording = Recording(effect=effect, raw=raw, ref=ref)
