@@ -8,6 +8,7 @@ from random import Random
 
 import msgspec
 import pytest
+from tests.replay.forked_runs import CHILD, GRANDCHILD, PARENT, family
 
 from lumina.agents.governor import NAME as GOVERNOR
 from lumina.bus.archive import open_archive
@@ -111,6 +112,21 @@ async def test_a_conversation_goes_along(history: History, tmp_path: Path) -> No
     )
     manifest = await export_run(log, blobs, StreamId("r-talk"), wishes=Wishes(path=tmp_path / "talk.lumina"))
     assert {sha256(content).hexdigest() for content in talk.blobs} <= set(manifest.blobs)
+
+
+@pytest.mark.parametrize("hide", [(), ("request",)])
+async def test_a_fork_takes_its_parents_along(tmp_path: Path, hide: tuple[str, ...]) -> None:
+    """A fork of a fork is proved from its own file, and so are the runs that it descends from."""
+    log, blobs = await family()
+    path = tmp_path / "fork.lumina"
+    manifest = await export_run(log, blobs, GRANDCHILD, wishes=Wishes(path=path, hide=hide))
+    assert manifest.runs == (GRANDCHILD, CHILD, PARENT)
+    whole = await verify_run(log, blobs, GRANDCHILD)
+    report = await proof_of(path, run=GRANDCHILD)
+    assert (report.status, report.records, report.parents) == (Status.OK, whole.records, whole.parents)
+    assert report.decided == ({} if hide else whole.decided)
+    for run in (CHILD, PARENT):
+        assert (await proof_of(path, run=run)).status is Status.OK
 
 
 async def test_an_unknown_run_can_not_be_exported(history: History, tmp_path: Path) -> None:

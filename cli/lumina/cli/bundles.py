@@ -109,6 +109,8 @@ def _target(output: Path | None, *, name: str) -> Path:
 
 
 def _wishes(wishes: Wishes, *, path: Path, progress: Progress) -> Wishes:
+    if path.exists() and not path.is_file():
+        raise UsageProblem(f"{path} is no regular file: a file is written beside its place and then named")
     if path.exists() and not wishes.replace:
         raise UsageProblem(f"{path} is there already: give another name with -o, or --force to replace it")
     return Wishes(path=path, replace=wishes.replace, hide=wishes.hide, blobs=wishes.blobs, tell=progress.update)

@@ -65,16 +65,17 @@ def describe(archive: Archive, *, sha256: str, verdict: str) -> Imported:
         verdict=verdict,
     )
     for line in archive.lines():
-        if line.headers.get("ce-subject") != manifest.run:
+        stream = line.headers.get("ce-subject")
+        if manifest.run is None or stream not in manifest.runs:
             continue
         shown = {name: value for name, value in fields_of(line.body).items() if name not in line.hidden}
         match line.headers.get("ce-type"):
-            case "run.submitted.v1":
+            case "run.submitted.v1":  # of the run itself, or of that which it is a fork of
                 request = msgspec.json.decode(shown.get("request", '""'), type=str)[:REQUEST_CHARACTERS_MAX]
                 found = msgspec.structs.replace(found, request=request, submitted_ms=_time(line.headers))
-            case "run.forked.v1":
+            case "run.forked.v1" if stream == manifest.run:
                 found = msgspec.structs.replace(found, submitted_ms=_time(line.headers))
-            case "run.closed.v1":
+            case "run.closed.v1" if stream == manifest.run:
                 status = msgspec.json.decode(shown.get("status", '""'), type=str)
                 found = msgspec.structs.replace(found, status=status, closed_ms=_time(line.headers))
             case _:

@@ -40,12 +40,13 @@ async def prove_file(archive: Archive, *, run: StreamId | None) -> Report:
 
     Args:
         archive: The file.
-        run: For the counts of the report; None for all that is there.
+        run: For the counts of the report, with the runs that it is a fork of; None for all that is there.
 
     Raises:
         RunUnknown: The file has no record of the run.
         UnknownEvent: It has a record of a newer version.
     """
+    runs = archive.manifest.runs if run == archive.manifest.run else (run,)
     records, closed, blobs = 0, 0, 0
     scope = Scope((Filter(),))
     scope.everything = archive.manifest.whole
@@ -56,7 +57,7 @@ async def prove_file(archive: Archive, *, run: StreamId | None) -> Report:
             continuity.expect(recorded.seq)
             if archive.covers_chain_of(recorded):
                 continuity.check(recorded)
-            records += run in {None, recorded.stream}
+            records += run is None or recorded.stream in runs
             if archive.manifest.whole or recorded.stream in archive.manifest.runs:
                 roots.check(recorded)
                 closed += isinstance(recorded.event, RunClosed) and run in {None, recorded.stream}
@@ -73,6 +74,7 @@ async def prove_file(archive: Archive, *, run: StreamId | None) -> Report:
     return Report(
         run=run,
         status=Status.OK,
+        parents=() if run is None else tuple(str(each) for each in runs[1:]),
         records=records,
         blobs=blobs,
         closed=closed,
