@@ -1,5 +1,6 @@
 """The laws of forks, over generated runs: a fork begins where its parent stood, ends as it did, and touches nobody."""
 
+import anyio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -14,9 +15,11 @@ from tests.agents.run_scene import (
     WINK,
     Scene,
     specialists,
+    submitted,
 )
 
 from lumina.agents.ancestry import in_decision_order, kept
+from lumina.agents.keeping import KeeperRunner
 from lumina.agents.orchestrator import Orchestrator
 from lumina.agents.orchestrator_state import (
     Asking,
@@ -32,6 +35,7 @@ from lumina.agents.orchestrator_state import (
     Validating,
     Waiting,
 )
+from lumina.bus.memory import MemoryLog
 from lumina.events.base import Event
 from lumina.events.contract import Form
 from lumina.events.generation import PlanItem
@@ -41,6 +45,7 @@ from lumina.events.run import ModelChoice, RunClosed, RunOptions
 from lumina.events.step import StepAccepted
 
 LATER = f"1. {LAYERS}\n2. Using Pillow, layer 'generated_character.png' and 'hat.png', save the result as 'end.png'."
+TWICE = f"1. {ROCK}\n2. {NPC}"
 THREE = f"1. {ROCK}\n2. {NPC}\n3. {WINK}"
 PLAN = tuple(
     PlanItem(kind=kind, brief=brief) for kind, brief in (("game", ROCK), ("dialogue", NPC), ("animation", WINK))
@@ -93,7 +98,7 @@ def test_a_fork_begins_where_its_parent_stood(
     )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(request=REQUESTS, models=MODELS, world=WORLDS, stride=st.integers(1, 5))
 def test_forking_anywhere_and_going_on_ends_as_the_parent_did(
     request: str, models: tuple[ModelChoice, ...], world: World, stride: int
@@ -137,6 +142,51 @@ def test_two_forks_of_one_parent_never_touch(world: World, first: float, second:
     assert outcome(together[0]) == outcome(together[1]) == outcome(parent)
 
 
+@settings(max_examples=15, deadline=None)
+@given(world=WORLDS, before=st.integers(0, 12), between=st.integers(1, 4))
+def test_a_parent_that_goes_on_and_its_fork_do_not_hear_each_other(world: World, before: int, between: int) -> None:
+    """Forked while it is open, a parent ends as if nobody had forked it, and its fork ends in the same way."""
+    alone = lived(TWICE, models=(SMALL, LARGE), world=world)
+    parent = Scene()
+    parent.submit(submitted(TWICE, models=(SMALL, LARGE), options=RunOptions(attempts_max=4)))
+    for _ in range(before):
+        if parent.closed is None:
+            world.answer(parent)
+    child = fork(parent, at=parent.records[-1], run="r-child")
+    turns = 0
+    while parent.closed is None or child.closed is None:
+        scene = child if turns % (between + 1) else parent
+        turns += 1
+        if scene.closed is None:
+            world.answer(scene)
+    assert outcome(parent) == outcome(child) == outcome(alone)
+    assert [record.id for record in parent.records] == [record.id for record in alone.records]
+
+
+async def _recovered(scene: Scene) -> int:
+    """Let an orchestrator start on the log of a scene; return how many records it adds."""
+    log = MemoryLog(scene.log)
+    await KeeperRunner(Orchestrator(), events=log, now_ms=lambda: scene.now_ms).recover()
+    return len(log.records) - len(scene.log)
+
+
+@settings(max_examples=15, deadline=None)
+@given(world=WORLDS, first=st.floats(0, 1), second=st.floats(0, 1), gone=st.floats(0, 1))
+def test_an_orchestrator_that_starts_again_decides_forks_again(
+    world: World, first: float, second: float, gone: float
+) -> None:
+    """On a log with a fork, a fork of it and a run without an event it finds every byte as it decides it."""
+    parent = lived(TWICE, models=(SMALL, LARGE), world=world)
+    child = fork(parent, at=parent.records[int(first * (len(parent.records) - 1))], run="r-child")
+    world.finish(child)
+    at = child.records[int(second * (len(child.records) - 1))]
+    out = parent.records[1 + int(gone * (len(parent.records) - 2))].id
+    grandchild = fork(child, at=at, run="r-grandchild", without=out, options=RunOptions(attempts_max=6))
+    if grandchild.closed is None:
+        world.answer(grandchild)
+    assert anyio.run(_recovered, parent) == 0
+
+
 FORGED = st.fixed_dictionaries(
     {},
     optional={
@@ -177,7 +227,7 @@ FORGED = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     request=REQUESTS,
     models=MODELS,
