@@ -232,8 +232,8 @@ def _named(told: Told, records: Sequence[Placed], *, submitted: RunSubmitted | N
     forked = next((event for event in own if isinstance(event, RunForked)), None)
     forks = ""
     if forked is not None:
-        at = next((recorded.seq for recorded in told.history if recorded.id == forked.at), 0)
-        forks = f"{forked.parent}@{at}: {forked.reason or 'as it was'}"
+        at = next((f"@{recorded.seq}" for recorded in told.history if recorded.id == forked.at), "")
+        forks = f"{forked.parent}{at}: {forked.reason or 'as it was'}"
         forks += "".join(f"; step {step.number}: {step.brief}" for step in forked.steps)
     return Named(
         run=told.run,
