@@ -16,6 +16,7 @@ from lumina.agents.governor import Governor
 from lumina.agents.keeping import KeeperRunner
 from lumina.agents.orchestrator import Orchestrator
 from lumina.agents.orchestrator_state import RunState
+from lumina.bus.log import Records
 from lumina.cli.following import now_ms
 from lumina.cli.home import find_home
 from lumina.cli.place import Bus, Place, bus
@@ -44,11 +45,15 @@ async def _read(connected: Bus) -> int:
 
 
 async def _state(connected: Bus) -> int:
-    """Fold what the orchestrator knows of every run that is open, as others fold a conversation."""
+    return await folded_states(connected.events)
+
+
+async def folded_states(events: Records) -> int:
+    """Fold what the orchestrator knows of every run that is open, as others fold a conversation. Return the count."""
     orchestrator = Orchestrator()
     states: dict[StreamId, RunState] = {}
     count = 0
-    async for recorded in connected.events.read():
+    async for recorded in events.read():
         count += 1
         shard = orchestrator.shard(recorded)
         if shard is None:
@@ -110,7 +115,7 @@ async def measure(place: Place, *, what: str, repeat: int) -> list[Pass]:
         if repeat > 1:
             await read(connected)
         for _ in range(repeat):
-            before = _memory_bytes()
+            before = memory_bytes()
             cpu_s, started = time.process_time(), time.perf_counter()
             events = await read(connected)
             passes.append(
@@ -118,13 +123,13 @@ async def measure(place: Place, *, what: str, repeat: int) -> list[Pass]:
                     events=events,
                     seconds=time.perf_counter() - started,
                     cpu_s=time.process_time() - cpu_s,
-                    memory_bytes=_memory_bytes() - before,
+                    memory_bytes=memory_bytes() - before,
                 )
             )
     return passes
 
 
-def _memory_bytes() -> int:
+def memory_bytes() -> int:
     """Return the most memory that this process has had (`ru_maxrss` would count its parent's, too)."""
     status = Path("/proc/self/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024

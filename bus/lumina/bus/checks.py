@@ -4,7 +4,8 @@ A JetStream file store skips what it can't read, and after a lost tail gives out
 reported by the server, so it is looked for here. Pure.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Final, TypeVar
 
 from lumina.bus.errors import LogDamaged
@@ -13,7 +14,8 @@ from lumina.events.base import Event
 from lumina.events.ids import StreamId
 from lumina.events.record import NO_DIGEST, Head, Recorded
 
-CHAINS_MAX: Final = 100_000
+CHAINS_MAX: Final = 8_192
+"""How many chains a reader remembers. A run has half a dozen, and nearly all records belong to runs that are open."""
 
 T = TypeVar("T")
 
@@ -57,6 +59,7 @@ class Continuity:
         self._scope = scope
         self._seq = after
         self._from_start = after == 0
+        self._forgot = False
         self._heads: dict[tuple[StreamId, str], Head] = {}
 
     def expect(self, seq: int) -> None:
@@ -71,25 +74,28 @@ class Continuity:
             raise LogDamaged(f"it is missing; the next one is {seq}", seq=self._seq + 1)
         self._seq = seq
 
-    def check(self, recorded: Recorded[Event]) -> None:
+    def check(self, recorded: Recorded[Event]) -> bool:
         """Check that a wanted record continues its chain.
+
+        Returns False when the record before it was read too long ago to be remembered. Then the reader looks for it:
+        see `check_again`.
 
         Raises:
             LogDamaged: It does not follow the record of the same writer that was read before it.
         """
         if not self._scope.covers_chain_of(recorded):
-            return
+            return True
         key = (recorded.stream, recorded.agent)
         head = self._heads.pop(key, None)
-        if head is None and self._from_start:
+        if head is None and self._from_start and (recorded.position == 1 or not self._forgot):
             head = Head()
         if head is not None:
             check_link(recorded, after=head)
         self._heads[key] = Head(seq=recorded.seq, position=recorded.position, digest=recorded.digest)
         if len(self._heads) > CHAINS_MAX:
-            # The chain that was quiet for longest is forgotten; if it goes on, it is taken up where it is.
-            del self._heads[next(iter(self._heads))]
-            self._from_start = False
+            del self._heads[next(iter(self._heads))]  # that which was quiet for longest
+            self._forgot = True
+        return head is not None or not self._from_start
 
     def end(self, last_seq: int) -> None:
         """Check that nothing up to `last_seq` is missing at the end.
@@ -99,6 +105,19 @@ class Continuity:
         """
         if self._scope.everything and self._seq < last_seq:
             raise LogDamaged(f"the log ends before it, but says that it has {last_seq:,} records", seq=self._seq + 1)
+
+
+async def check_again(recorded: Recorded[Event], *, earlier: AsyncGenerator[Recorded[Event], None]) -> None:
+    """Check that `recorded` is the successor of the last of the `earlier` records of its chain.
+
+    Raises:
+        LogDamaged: It is not.
+    """
+    head = Head()
+    async with aclosing(earlier) as records:
+        async for each in records:
+            head = Head(seq=each.seq, position=each.position, digest=each.digest)
+    check_link(recorded, after=head)
 
 
 def check_link(recorded: Recorded[Event], *, after: Head) -> None:

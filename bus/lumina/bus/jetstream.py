@@ -16,7 +16,7 @@ import anyio
 import msgspec
 
 from lumina.bus.chains import Chain, Chains
-from lumina.bus.checks import Continuity, Scope
+from lumina.bus.checks import Continuity, Scope, check_again
 from lumina.bus.decoding import decoded
 from lumina.bus.errors import LogDamaged, LogFull, LogUnavailable, PayloadTooLarge
 from lumina.bus.log import Delivery
@@ -214,6 +214,7 @@ class JetStreamLog:
                     break
                 recorded = reading.take(stored)
                 if recorded is not None:
+                    await self._look_back(reading, recorded)
                     yield stored, recorded
             more = more and batch.pending > 0 and reading.seq < end
         reading.continuity.end(end)
@@ -231,9 +232,16 @@ class JetStreamLog:
                 for stored in batch.messages:
                     recorded = reading.take(stored)
                     if recorded is not None:
+                        await self._look_back(reading, recorded)
                         yield recorded
                 if not batch.pending:
                     announced = await self._wait_for_news(tail, reading=reading)
+
+    async def _look_back(self, reading: "_Reading", recorded: Recorded[Event]) -> None:
+        """Read a chain again whose end this reader has forgotten, and check that the record continues it."""
+        if not reading.linked:
+            chain_ = (Filter(stream=recorded.stream, agent=recorded.agent),)
+            await check_again(recorded, earlier=self.read(chain_, until=recorded.seq - 1))
 
     async def _next_batch(self, reading: "_Reading", *, expected: int, retry_s_max: float) -> Batch:
         """Return what comes next; when `expected` must be there and is not, give a lagging replica a moment."""
@@ -277,6 +285,7 @@ class _Reading:
     def __init__(self, filters: Sequence[Filter], *, after: int) -> None:
         self._scope = Scope(filters)
         self.continuity = Continuity(self._scope, after=after)
+        self.linked = True
         self.everything = self._scope.everything
         self.pattern = self._scope.cover.subject()
         self.seq = after
@@ -293,7 +302,7 @@ class _Reading:
         if not self._scope.wants(stored.subject):
             return None
         recorded = decoded(stored)
-        self.continuity.check(recorded)
+        self.linked = self.continuity.check(recorded)
         return recorded
 
 

@@ -14,7 +14,7 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
-from lumina.bus.checks import Continuity, Scope
+from lumina.bus.checks import Continuity, Scope, check_again
 from lumina.bus.errors import BlobMissing, BlobsFull, LogDamaged, PayloadTooLarge
 from lumina.bus.log import Delivery
 from lumina.bus.stored import Stored
@@ -137,6 +137,9 @@ class MemoryLog:
             if recorded.seq > end:
                 break
             if reading.take(recorded, trusted=number >= self._given):
+                if not reading.linked:
+                    chain_ = (Filter(stream=recorded.stream, agent=recorded.agent),)
+                    await check_again(recorded, earlier=self.read(chain_, until=recorded.seq - 1))
                 yield recorded
         reading.continuity.end(end)
 
@@ -326,6 +329,7 @@ class _Reading:
         self._pattern = self._scope.cover.subject()
         self._after = after
         self.continuity = Continuity(self._scope, after=after)
+        self.linked = True
 
     def check_not_beyond(self, last_seq: int) -> None:
         if self._after > last_seq:
@@ -342,7 +346,7 @@ class _Reading:
             return False
         if not trusted:
             check_bytes(recorded)
-        self.continuity.check(recorded)
+        self.linked = self.continuity.check(recorded)
         return True
 
 

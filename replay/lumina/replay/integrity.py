@@ -44,6 +44,11 @@ class Chains:
         self._events = events
         self._open: dict[StreamId, dict[str, _Chain]] = {}
 
+    @property
+    def open(self) -> int:
+        """How many runs have begun and not ended."""
+        return len(self._open)
+
     async def take(self, recorded: Recorded[Event]) -> str | None:
         """Return what is wrong with the run that a record closes, else None.
 
