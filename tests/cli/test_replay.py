@@ -201,6 +201,16 @@ async def test_late_and_different_records_are_marked(lived: History) -> None:
         assert step.says() == "every decision was made again and is equal"
 
 
+async def test_what_can_not_be_derived_is_not_called_equal(lived: History) -> None:
+    """Without the blobs the workers' records get a sign of their own, and the record says which blob is missing."""
+    async with stepping((lived[0], MemoryBlobs())) as step:
+        assert "6 record(s) by workers could not be derived here" in step.says()
+        labels = [str(each.prompt) for each in step.app.query_one("#list", OptionList).options]
+        assert sum(label.startswith("?") for label in labels) == 6
+        await step.press("b", *"execution.finished", "enter")
+        assert "not derived here: BlobLost" in step.pane()
+
+
 async def test_what_a_record_says_is_only_text(lived: History) -> None:
     """Markup, escape sequences and the like from a run stand on the screen as they are; they drive nothing."""
     log, blobs = lived

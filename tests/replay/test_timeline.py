@@ -318,6 +318,9 @@ async def test_a_lost_blob_is_said_and_nothing_else_fails(history: History) -> N
     walk = walk_along(await read_timeline(log, RUN), poorer)
     shown = await walk.moment(walk.timeline.moment(requested.seq))
     assert code in shown.agents["sandbox"]["problem"]
+    after = await walk.moment(walk.timeline.moment(first(history, "execution.finished.v1").seq))
+    assert (after.difference, after.marks) == (None, ("not derived",))
+    assert code in after.problem
     assert shown.agents["orchestrator"]["steps"][0]["stage"]["is"] == "Executing"
 
 

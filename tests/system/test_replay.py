@@ -23,6 +23,13 @@ REQUEST = (
     "'win', 'lose', or 'tie'"
 )
 SCREEN_S_MAX = 60.0
+DRIVER = """
+from lumina.agents import ladder
+from lumina.cli.main import main
+
+ladder.ANSWER_TOKENS_MAX //= 8  # a later version of Lumina allows shorter answers
+main()
+"""
 
 Recorded = tuple[Lumina, str, dict[str, int]]
 
@@ -101,6 +108,31 @@ def test_a_wrong_call_is_refused(recorded: Recorded, arguments: tuple[str, ...],
     ended = lumina("replay", *(run if each == "RUN" else each for each in arguments))
     assert (ended.code, ended.out) == (2, "")
     assert words in ended.err
+
+
+def test_an_exported_file_shows_the_same(recorded: Recorded, tmp_path: Path) -> None:
+    """Without a data folder and a server the file of a run gives the same object to the byte."""
+    lumina, run, seqs = recorded
+    file = tmp_path / "run.lumina"
+    assert lumina("export", run, "-o", str(file)).code == 0
+    asked = ("--at", str(seqs["execution.finished.v1"]), "--json")
+    alone = Lumina(home=tmp_path / "nothing", mark=lumina.mark)
+    there = alone("replay", str(file), *asked)
+    assert there.code == 0, there
+    assert there.out == lumina("replay", run, *asked).out
+    assert not alone.home.exists()
+
+
+def test_a_decision_that_would_differ_now(recorded: Recorded) -> None:
+    """Code that decides otherwise than what stands in the log: the record is shown with both values; exit code 3."""
+    lumina, run, seqs = recorded
+    environ = {**os.environ, "LUMINA_HOME": str(lumina.home), MARK: lumina.mark}
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, "replay", run], capture_output=True, text=True, env=environ, check=False
+    )
+    assert (done.returncode, done.stderr) == (3, "")
+    assert "differs in event.ask.sampling.tokens_max" in done.stdout
+    assert f"the first is {seqs['generation.requested.v1']}" in done.stdout
 
 
 def test_the_sandbox_files_are_written(recorded: Recorded, tmp_path: Path) -> None:

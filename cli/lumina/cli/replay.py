@@ -222,6 +222,7 @@ async def _print_all(walk: Walk, *, wishes: Wishes) -> Exit:
     if not wishes.json:
         _say([_title(walk)])
     differ: list[int] = []
+    unproved = 0
     stopped: int | None = None
     problem = ""
     for moment in range(last + 1):
@@ -232,6 +233,7 @@ async def _print_all(walk: Walk, *, wishes: Wishes) -> Exit:
         shown = await walk.moment(moment, scope=_scope(wishes, default=()))
         if shown.difference is not None:
             differ.append(recorded.seq)
+        unproved += bool(shown.problem)
         _print_step(shown, walk=walk, at=moment, wishes=wishes)
         if wishes.stop is not None:
             verdict = wishes.stop.look(recorded)
@@ -242,7 +244,7 @@ async def _print_all(walk: Walk, *, wishes: Wishes) -> Exit:
     if wishes.stop is not None and stopped is None:
         raise CliProblem(_never(wishes.stop, last + 1, problem=problem))
     if not wishes.json:
-        _say(_end(walk, differ=differ, stopped=stopped, wishes=wishes))
+        _say(_end(walk, differ=differ, unproved=unproved, stopped=stopped, wishes=wishes))
     return Exit.PARTIAL if differ else Exit.OK
 
 
@@ -257,7 +259,7 @@ def _print_step(shown: Moment, *, walk: Walk, at: int, wishes: Wishes) -> None:
         return
     _say([headline(recorded, says=shown.says, marks=shown.marks)])
     _say([line((f"{'':21}{reason_words(shown.why)}", "dim"))])
-    _say(Text.assemble(" " * 21, each) for each in difference_lines(shown.difference))
+    _say(Text.assemble(" " * 21, each) for each in difference_lines(shown.difference, problem=shown.problem))
     if shown.decided:
         _say(decided_lines(shown.decided, indent=" " * 21, told_later=True))
     if named is not None:
@@ -270,14 +272,16 @@ def _never(stop: Breakpoint, count: int, *, problem: str) -> str:
     return f"the breakpoint {stop.expression} holds at none of {count} records{why}{hint}"
 
 
-def _end(walk: Walk, *, differ: list[int], stopped: int | None, wishes: Wishes) -> Iterator[Text]:
+def _end(walk: Walk, *, differ: list[int], unproved: int, stopped: int | None, wishes: Wishes) -> Iterator[Text]:
     timeline = walk.timeline
     if stopped is not None and wishes.stop is not None:
         yield line((f"stopped at record {stopped}, where {wishes.stop.expression} holds", "bold"))
         yield line((f"all about it: lumina replay {wishes.name} --at {stopped}", "dim"))
     if differ:
         yield line((f"{len(differ)} record(s) differ from what is decided now, the first is {differ[0]}", "bold red"))
-    elif stopped is None:
+    if unproved:
+        yield line((f"{unproved} record(s) by workers could not be derived here", "yellow"))
+    if not differ and not unproved and stopped is None:
         yield line(("every decision was made again and is equal", "green"))
     if timeline.apart is not None:
         recorded, difference = timeline.apart

@@ -64,13 +64,13 @@ def record_lines(moment: Moment) -> Iterator[Text]:
         yield line(("marks: ", "dim"), (", ".join(moment.marks), "yellow"))
     if moment.others:
         yield line((f"{moment.others} record(s) of other runs stand before it", "dim"))
-    yield from difference_lines(moment.difference)
+    yield from difference_lines(moment.difference, problem=moment.problem)
     yield from outline(moment.record)
 
 
 def why_lines(moment: Moment) -> Iterator[Text]:
     """Yield why the record was written, what led to it, and what was decided in answer."""
-    yield from difference_lines(moment.difference)
+    yield from difference_lines(moment.difference, problem=moment.problem)
     yield line(("rule    ", "dim"), moment.why.rule)
     if moment.why.reason:
         yield line(("reason  ", "dim"), _brief(moment.why.reason))
@@ -114,8 +114,10 @@ def _told(told: Told) -> Text:
     return line(f"{where} ", (f"{told.agent} ", "cyan"), f"{told.type.rpartition('.')[0]}: {told.says}")
 
 
-def difference_lines(difference: Difference | None) -> Iterator[Text]:
-    """Yield how a record differs from what is decided now; nothing when it does not."""
+def difference_lines(difference: Difference | None, *, problem: str = "") -> Iterator[Text]:
+    """Yield how a record differs from what is decided now, or why that can't be told; nothing when all is well."""
+    if problem:
+        yield line((f"not derived here: {_brief(problem)}", "yellow"))
     if difference is not None:
         yield line((f"differs in {difference.field} from what is decided now", "bold red"))
         yield line(("  recorded  ", "red"), shorten(difference.recorded, limit=VALUE_CHARACTERS_MAX))

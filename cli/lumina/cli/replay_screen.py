@@ -31,12 +31,12 @@ from lumina.cli.replay_panes import (
 from lumina.events.record import rfc3339
 from lumina.replay.breakpoints import Breakpoint
 from lumina.replay.errors import BadBreakpoint, ReplayError
-from lumina.replay.moments import NO_STATES, Walk
+from lumina.replay.moments import DIFFERS, NO_STATES, NOT_DERIVED, Walk
 from lumina.replay.words import say
 
 RECORD, WHY, CHANGED = "record", "why", "changed"
 LIST_COLUMNS: Final = 33
-SIGNS: Final = {"differs": "!", "after the end": "+", "late": "~", "shared": "="}
+SIGNS: Final = {DIFFERS: "!", NOT_DERIVED: "?", "after the end": "+", "late": "~", "shared": "="}
 KEYS: Final = "j/k step · g/G ends · b/B break · / find · a agent · tab pane · ? help · q quit"
 HELP: Final = """\
 j ↓ →   one record forward          k ↑ ←   one record back
@@ -54,6 +54,7 @@ JMESPath:  agent=='sandbox' && event.verdict!='passed'
 ! differs from what is decided now  ~ late: it landed after a
 + came after the end of the run       later input of its keeper
 = shared with the run that this one is a fork of
+? could not be derived here, for instance since a blob is not there
 """
 
 
@@ -155,7 +156,9 @@ class Stepper(App[None]):
         """Lay out the screen."""
         yield Static(id="top")
         with Horizontal():
-            yield OptionList(*(self._label(moment) for moment in range(len(self._walk.timeline))), id="list")
+            yield OptionList(
+                *(self._label(at, self._walk.timeline.marks(at)) for at in range(len(self._walk.timeline))), id="list"
+            )
             with Vertical(id="side"):
                 yield Static(id="panes")
                 with VerticalScroll(id="scroll", can_focus=False):
@@ -171,9 +174,8 @@ class Stepper(App[None]):
         records.highlighted = self._start
         self.run_worker(self._compare(), group="compare")
 
-    def _label(self, moment: int, *, differs: bool = False) -> Text:
+    def _label(self, moment: int, marks: Sequence[str]) -> Text:
         recorded = self._walk.timeline.stops[moment].recorded
-        marks = {*self._walk.timeline.marks(moment), *(("differs",) if differs else ())}
         signs = "".join(sign for mark, sign in SIGNS.items() if mark in marks) or " "
         kind = recorded.type.rpartition(".")[0]
         label = line((f"{signs:<2}", "bold red" if "!" in signs else "bold yellow"), f"{recorded.seq:>5} {kind}")
@@ -181,20 +183,24 @@ class Stepper(App[None]):
         return label
 
     async def _compare(self) -> None:
-        """Derive every worker's record again, and mark those that differ."""
-        records, differ = self.query_one("#list", OptionList), 0
+        """Derive every worker's record again, and mark those that differ, or that can't be derived."""
+        records = self.query_one("#list", OptionList)
+        found = {DIFFERS: 0, NOT_DERIVED: 0}
         for moment in range(len(self._walk.timeline)):
             await anyio.lowlevel.checkpoint()  # keys come first
             try:
-                found = await self._walk.difference(moment)
+                marks = await self._walk.marks(moment)
             except (BusError, ReplayError) as error:
                 self._tell(str(error), style="red")
                 return
-            if found is not None:
-                differ += 1
-                records.replace_option_prompt_at_index(moment, self._label(moment, differs=True))
-        if differ:
-            self._tell(f"{differ} record(s) differ from what is decided now; they are marked with !", style="bold red")
+            if {*marks} & {*found}:
+                records.replace_option_prompt_at_index(moment, self._label(moment, marks))
+            for mark in found:
+                found[mark] += mark in marks
+        if found[DIFFERS]:
+            self._tell(f"{found[DIFFERS]} record(s) differ from what is decided now: see !", style="bold red")
+        elif found[NOT_DERIVED]:
+            self._tell(f"{found[NOT_DERIVED]} record(s) by workers could not be derived here: see ?", style="yellow")
         else:
             self._tell("every decision was made again and is equal", style="green")
 

@@ -1,7 +1,7 @@
 """Everything about one moment of a timeline, as one plain JSON object that is the same wherever it is made."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -15,6 +15,9 @@ from lumina.replay.why import Why, why
 from lumina.replay.words import say
 from lumina.replay.workbench import Workbench
 
+DIFFERS: Final = "differs"
+NOT_DERIVED: Final = "not derived"
+
 
 class Moment(msgspec.Struct, frozen=True, kw_only=True):
     """One record and all that is known about it.
@@ -25,9 +28,10 @@ class Moment(msgspec.Struct, frozen=True, kw_only=True):
         record: As breakpoints see it.
         says: The record in words.
         why: The rule that it follows from, and its reason.
-        marks: What is unusual about it: `shared`, `late`, `after the end`, `differs`.
+        marks: What is unusual about it: `shared`, `late`, `after the end`, `differs`, `not derived`.
         others: How many records of other runs stand between it and the record before it.
         difference: How it differs from what is decided or derived now.
+        problem: Why it can't be derived here, for instance since a blob is lost; empty when it can.
         causes: What led to it, the nearest first.
         decided: What was decided in answer to it.
         changed: What is different from the record before.
@@ -44,6 +48,7 @@ class Moment(msgspec.Struct, frozen=True, kw_only=True):
     marks: tuple[str, ...]
     others: int
     difference: Difference | None
+    problem: str
     causes: tuple[Told, ...]
     decided: tuple[Decided, ...]
     changed: tuple[Change, ...]
@@ -97,15 +102,18 @@ class Walk:
         """Return how a record differs from what is decided or derived now."""
         return self.timeline.stops[moment].difference or await self.bench.difference(moment)
 
+    async def marks(self, moment: int) -> tuple[str, ...]:
+        """Return what is unusual about a record, as far as it can be told only from the workers, too."""
+        marks = [mark for mark in self.timeline.marks(moment) if mark != DIFFERS]
+        found = {DIFFERS: await self.difference(moment), NOT_DERIVED: await self.bench.problem(moment)}
+        return (*marks, *(mark for mark, holds in found.items() if holds))
+
     async def moment(self, moment: int, *, scope: Scope | None = None) -> Moment:
         """Return all about a moment. Raises LogUnavailable when the blobs can't be reached."""
         scope = Scope() if scope is None else scope
         timeline = self.timeline
         stop = timeline.stops[moment]
-        difference = await self.difference(moment)
-        marks = timeline.marks(moment)
-        if difference is not None and "differs" not in marks:
-            marks = (*marks, "differs")
+        difference, problem = await self.difference(moment), await self.bench.problem(moment)
         agents = _chosen(scope.agents, self.agents)
         return Moment(
             run=timeline.run,
@@ -114,9 +122,10 @@ class Walk:
             record=as_json(stop.recorded),
             says=say(stop.recorded),
             why=why(stop.recorded.event),
-            marks=marks,
+            marks=await self.marks(moment),
             others=stop.between,
             difference=difference,
+            problem=problem,
             causes=timeline.causes(moment),
             decided=await self._decided(moment),
             changed=tuple(each.plain() for each in await self.changed(moment)),

@@ -4,12 +4,13 @@ Effect and conclusion are derived again by the worker's production core from the
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
 
+from lumina.agents.gathering import gathered
 from lumina.agents.ports import Recording, Worker
 from lumina.bus.log import Blobs
 from lumina.bus.workers import WORKER_ROLES
@@ -29,7 +30,6 @@ from lumina.replay.workers import Outcome, Shelf
 IDLE: Final = "idle"
 ASKED: Final = "asked"
 CONCLUDED: Final = "concluded"
-_FIRST: Final = -1
 
 
 class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +82,7 @@ class Workbench:
             for name, several in self._requests.items()
             for each in several
         }
-        self._derived: dict[tuple[str, int, int], WorkerState] = {}
+        self._derived: dict[tuple[str, int, int | None], WorkerState] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -100,12 +100,10 @@ class Workbench:
             return WorkerState()
         newest = requests[-1]
         outcome = self._outcome(name, newest, until=moment)
-        key = (name, newest, _FIRST if outcome is None else outcome)
-        if key not in self._derived:
-            self._derived[key] = await self._derive(name, request=newest, outcome=outcome)
+        derived = await self._kept(name, request=newest, outcome=outcome)
         open_ones = (each for each in requests[:-1] if self._outcome(name, each, until=moment) is None)
         unanswered = tuple(link_of(self._timeline.stops[each].recorded) for each in open_ones)
-        return msgspec.structs.replace(self._derived[key], requests=len(requests), unanswered=unanswered)
+        return msgspec.structs.replace(derived, requests=len(requests), unanswered=unanswered)
 
     async def changed(self, name: str, moment: int) -> tuple[Change, ...]:
         """Return what is different from the moment before."""
@@ -121,7 +119,15 @@ class Workbench:
         request = None if cause is None else self._asked.get((recorded.agent, cause))
         if request is None or request > moment:
             return undecided(recorded)
-        return (await self._derive(recorded.agent, request=request, outcome=moment)).difference
+        return (await self._kept(recorded.agent, request=request, outcome=moment)).difference
+
+    async def problem(self, moment: int) -> str:
+        """Return why a worker's record can't be derived here; empty when it can, and for other records."""
+        recorded = self._timeline.stops[moment].recorded
+        request = None if recorded.causation is None else self._asked.get((recorded.agent, recorded.causation))
+        if request is None or request > moment:
+            return ""
+        return (await self._kept(recorded.agent, request=request, outcome=moment)).problem
 
     def request_at(self, name: str, moment: int) -> int | None:
         """Return the newest request to a worker at a moment, before the first one that; None when there is none."""
@@ -139,8 +145,17 @@ class Workbench:
         outcome = self._outcomes[name, request]
         return None if outcome is None or outcome > until else outcome
 
-    async def _blobs(self, worker: Worker[Any, Any], request: Recorded[Event]) -> dict[str, bytes]:
-        return {digest: await self._shelf(digest, named_by=request) for digest in worker.needs(request)}
+    async def _blobs(self, worker: Worker[Any, Any], request: Recorded[Event]) -> Mapping[str, bytes]:
+        async def found(digests: Sequence[str]) -> list[bytes]:
+            return [await self._shelf(digest, named_by=request) for digest in digests]
+
+        return await gathered(worker, request, get=found)
+
+    async def _kept(self, name: str, *, request: int, outcome: int | None) -> WorkerState:
+        key = (name, request, outcome)
+        if key not in self._derived:
+            self._derived[key] = await self._derive(name, request=request, outcome=outcome)
+        return self._derived[key]
 
     async def _derive(self, name: str, *, request: int, outcome: int | None) -> WorkerState:
         worker, asked = self._workers[name], self._timeline.stops[request].recorded
