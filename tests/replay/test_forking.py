@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from tests.agents.fork_scene import World, accepted, begin, fork, lived, of_type, planned
 from tests.agents.run_scene import DEMO, LARGE, LAYERS, NPC, ROCK, RUN, SMALL, Scene
 
+from lumina.agents.ancestry import GENERATIONS_MAX
 from lumina.agents.closing import chain_heads, root_of
 from lumina.bus.memory import MemoryLog
 from lumina.cli.errors import UsageProblem
@@ -20,7 +21,7 @@ from lumina.events.generation import GenerationFinished, GenerationRequested
 from lumina.events.ids import StreamId
 from lumina.events.node import NodeAnnounced
 from lumina.events.record import Head, Recorded
-from lumina.events.run import ModelChoice, RunClosed, RunOptions
+from lumina.events.run import ModelChoice, RunClosed, RunOptions, RunStatus
 from lumina.events.step import StepAccepted
 from lumina.replay.errors import ForkProblem, RunUnknown
 from lumina.replay.fork_places import Place, find_place, place_without, story_of
@@ -113,6 +114,24 @@ def test_some_events_cannot_be_taken_back() -> None:
             without(scene, record)
 
 
+def test_generations_are_bounded() -> None:
+    """Forks of forks go 32 deep; the next one is refused, by the command and by the orchestrator."""
+    youngest = accepted()
+    log = youngest.log
+    for number in range(GENERATIONS_MAX - 1):
+        youngest = fork(youngest, at=youngest.records[-1], run=f"r-{number}")
+        assert len(youngest.shared) > number
+    last = at(youngest, youngest.records[-1])
+    child = begin(log, compose(last, Wishes()), run="r-last")
+    assert child.closed is not None
+    assert child.closed.status is RunStatus.COMPLETED
+    with pytest.raises(ForkProblem, match="more than 32 forks"):
+        at(child, child.records[-1])
+    refused = fork(child, at=child.records[-1], run="r-too-deep")
+    assert refused.closed is not None
+    assert refused.closed.status is RunStatus.REFUSED
+
+
 def test_options_are_named_by_what_changes() -> None:
     """Only what differs is said; nothing that differs is no new options."""
     parent = two_steps()
@@ -187,6 +206,30 @@ def test_a_role_prefers_its_model() -> None:
     every = compose(place, Wishes(roles=(("specialist", "large"),), offered=OFFERED))
     known = parent.records[0].event.specialists  # type: ignore[attr-defined]  # a submission
     assert len(every.specialists) == len(known)
+
+
+def test_a_model_of_others_needs_permission() -> None:
+    """One that the run did not have before is refused until the cloud is permitted, with the way to do so."""
+    parent = two_steps()
+    place = at(parent, planned(parent))
+    away = replace(LARGE, cloud=True)
+    with pytest.raises(ForkProblem, match="--set cloud=yes"):
+        compose(place, Wishes(models=(away,)))
+    with pytest.raises(ForkProblem, match="--set cloud=yes"):
+        compose(place, Wishes(roles=(("game", "large"),), offered={"large": away}))
+    event = compose(place, Wishes(models=(away,), options={"cloud": True}))
+    assert event.models == (away,)
+    child = begin(parent.log, event, run="r-child")
+    World(seed=1, luck=16).finish(child)
+    assert all(record.event.ask.cloud for record in of_type(child, GenerationRequested))
+
+
+def test_a_page_that_the_new_brief_names_may_be_fetched() -> None:
+    """Its host joins those that were permitted before."""
+    parent = two_steps()
+    place = at(parent, of_type(parent, GenerationRequested)[1])
+    event = compose(place, Wishes(brief="Fetch http://news.example.com/a", hosts=("news.example.com",)))
+    assert event.options == RunOptions(attempts_max=4, hosts=("news.example.com",))
 
 
 WISHES = st.builds(

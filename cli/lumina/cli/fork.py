@@ -31,7 +31,7 @@ from lumina.cli.run import (
 from lumina.cli.screen import Screen
 from lumina.cli.session import Plan, read_system, system
 from lumina.cli.sources import Source, source
-from lumina.cli.tasks import Task
+from lumina.cli.tasks import Task, hosts_typed
 from lumina.events.base import Event
 from lumina.events.ids import StreamId
 from lumina.events.record import Recorded
@@ -121,6 +121,7 @@ def fork(
         changes = forking.Wishes(
             roles=tuple((part, Path(name).stem if name in own_files else name) for part, name in roles),
             options=options_of(setting or ()),
+            hosts=hosts_typed(edit_brief or ""),
             brief=edit_brief,
             step=step,
         )

@@ -149,7 +149,7 @@ class Runs:
             return (_submitted(recorded, event),)
         run = rows.get(RunRow, recorded.stream)
         if isinstance(event, RunForked):
-            return forked(rows, recorded, event=event) if run is None else ()
+            return _forked(rows, recorded, event=event) if run is None else ()
         if run is None:
             return ()  # a record of a stream that no submission opened: it belongs to no run
         match event:
@@ -208,7 +208,7 @@ def _stepped(
     now = recorded.time_ms
     match event:
         case AttemptStarted():
-            run, step = begun_anew(run, step)
+            run, step = _begun_anew(run, step)
             started = now if step.started_ms is None else step.started_ms
             step = step.but(phase=StepPhase.RUNNING, attempts=step.attempts + 1, started_ms=started)
             return (run.but(attempts=run.attempts + 1), step)
@@ -224,14 +224,14 @@ def _stepped(
             )
             return (run.but(accepted=run.accepted + 1), step)
         case StepFailed():
-            run, step = begun_anew(run, step)
+            run, step = _begun_anew(run, step)
             step = step.but(phase=StepPhase.FAILED, ended_ms=now, ended_at=recorded.position, reason=event.reason)
             return (run.but(failed=run.failed + 1), step)
         case _:
             assert_never(event)
 
 
-def forked(rows: Rows, recorded: Recorded[Event], *, event: RunForked) -> tuple[Change, ...]:
+def _forked(rows: Rows, recorded: Recorded[Event], *, event: RunForked) -> tuple[Change, ...]:
     """Return the row of a fork with its steps as they stood at its place, and the parent's when that is superseded."""
     parent = rows.get(RunRow, event.parent)
     seen = next((head.count for head in event.chains if head.agent == "orchestrator"), 0)
@@ -240,9 +240,9 @@ def forked(rows: Rows, recorded: Recorded[Event], *, event: RunForked) -> tuple[
     whole = event.without is None
     edited = {step.number: step.brief for step in event.steps}
     steps = tuple(
-        taken_over(step, run=recorded.stream, kept=whole and step.ended_at <= seen)
+        _taken_over(step, run=recorded.stream, kept=whole and step.ended_at <= seen)
         if step.number not in edited
-        else taken_over(step, run=recorded.stream, kept=False).but(brief=edited[step.number])
+        else _taken_over(step, run=recorded.stream, kept=False).but(brief=edited[step.number])
         for step in (rows.where(StepRow, run=event.parent) if planned else ())
     )
     row = RunRow(
@@ -263,7 +263,7 @@ def forked(rows: Rows, recorded: Recorded[Event], *, event: RunForked) -> tuple[
     return (row, *steps, *((parent.but(superseded_by=recorded.stream),) if parent is not None and superseded else ()))
 
 
-def taken_over(step: StepRow, *, run: str, kept: bool) -> StepRow:
+def _taken_over(step: StepRow, *, run: str, kept: bool) -> StepRow:
     """Return a parent's step as that of its fork: with its end, when that is kept, or open."""
     if kept and step.phase in {StepPhase.ACCEPTED, StepPhase.FAILED}:
         return step.but(run=run, ended_at=0, shared_from=step.shared_from or step.run)
@@ -272,14 +272,14 @@ def taken_over(step: StepRow, *, run: str, kept: bool) -> StepRow:
     )
 
 
-def begun_anew(run: RunRow, step: StepRow) -> tuple[RunRow, StepRow]:
+def _begun_anew(run: RunRow, step: StepRow) -> tuple[RunRow, StepRow]:
     """Return both without the end that a fork took over, now that the step is done again."""
     if step.phase not in {StepPhase.ACCEPTED, StepPhase.FAILED}:
         return run, step
     gone = step.phase is StepPhase.ACCEPTED
     return (
         run.but(accepted=run.accepted - gone, failed=run.failed - (not gone)),
-        taken_over(step, run=run.run, kept=False),
+        _taken_over(step, run=run.run, kept=False),
     )
 
 
@@ -294,7 +294,7 @@ def _closed(rows: Rows, recorded: Recorded[Event], event: RunClosed, *, run: Run
         if step is None or result.accepted == (step.phase is StepPhase.ACCEPTED):
             continue
         if not result.accepted:
-            run, step = begun_anew(run, step)
+            run, step = _begun_anew(run, step)
         else:
             step = step.but(phase=StepPhase.ACCEPTED, code=result.code, artifacts=result.artifacts)
             step = step.but(execution=result.evidence or "", shared_from=run.parent)

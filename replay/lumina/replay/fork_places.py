@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from lumina.agents.ancestry import history_of
+from lumina.agents.ancestry import GENERATIONS_MAX, history_of
 from lumina.agents.closing import chain_heads
 from lumina.agents.ports import Origin
 from lumina.bus.log import Records
@@ -138,7 +138,9 @@ async def _place(
     origin = Origin(parent=parent, at=at.id, without=without)
     history = await history_of(origin, events=events, before=at.seq + 1)
     if not any(isinstance(recorded.event, RunSubmitted) for recorded in history):
-        raise ForkProblem(f"{parent} has no submission that a run could go on from")
+        raise ForkProblem(
+            f"{parent} can't be forked: no submission leads to it, or it is a fork of more than {GENERATIONS_MAX} forks"
+        )
     heads = {recorded.agent: Head(position=recorded.position, digest=recorded.digest) for recorded in upto}
     return Place(parent=parent, at=at, chains=chain_heads(heads), history=history, without=without)
 

@@ -46,6 +46,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
         roles: A model for `planner`, for `specialist` (all of them), or for a specialist by name or kind.
         offered: What the node offers, by name, for the models that `roles` names.
         options: Fields of `RunOptions` with their new values, not yet checked.
+        hosts: Those of the pages that the new brief names; naming a page is the permission to fetch it.
         brief: The words of a step, or of the request when there is no plan.
         step: Whose words; None for the step that is under way.
     """
@@ -54,6 +55,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     roles: tuple[tuple[str, str], ...] = ()
     offered: Mapping[str, ModelChoice] = {}
     options: Mapping[str, Any] = {}
+    hosts: tuple[str, ...] = ()
     brief: str | None = None
     step: int | None = None
 
@@ -105,6 +107,12 @@ def compose(place: Place, wishes: Wishes) -> RunForked:
     models, specialists = with_roles(
         submitted, models=wishes.models, roles=wishes.roles, offered=wishes.offered, planned=state.planned is not None
     )
+    away = [choice.model for choice in models if choice.cloud and choice not in submitted.models]
+    if away and not (options or submitted.options).cloud:
+        names = ", ".join(away)
+        raise ForkProblem(
+            f"{names}: on machines of others, where your request would go; permit that with --set cloud=yes"
+        )
     if models:
         said.append(f"models {', '.join(choice.model for choice in models)}")
     said += [f"{role} by {model}" for role, model in wishes.roles]
@@ -205,10 +213,10 @@ def under_way(state: RunState) -> StepState | None:
 
 def _options(submitted: RunSubmitted, wishes: Wishes, *, state: RunState, said: list[str]) -> RunOptions | None:
     """Return the options from here on, None for those of the parent."""
-    if not wishes.options:
-        return None
+    fields = {**msgspec.to_builtins(submitted.options), **wishes.options}
+    fields["hosts"] = list(dict.fromkeys((*fields.get("hosts", ()), *wishes.hosts)))
     try:
-        options = msgspec.convert({**msgspec.to_builtins(submitted.options), **wishes.options}, RunOptions)
+        options = msgspec.convert(fields, RunOptions)
     except msgspec.ValidationError as error:
         words, _, path = str(error).rpartition(" - at `$.")
         said_wrong = f"{path.rstrip('`')}: {words[:1].lower()}{words[1:]}" if words else str(error)
@@ -218,7 +226,7 @@ def _options(submitted: RunSubmitted, wishes: Wishes, *, state: RunState, said: 
     kinds = sorted({specialist.kind for specialist in submitted.specialists})
     if options.kind is not None and options.kind not in kinds:
         raise ForkProblem(f"no specialist of the run answers the kind {options.kind!r}; these do: {', '.join(kinds)}")
-    for name in wishes.options:
+    for name in dict.fromkeys((*wishes.options, "hosts")):
         old, new = getattr(submitted.options, name), getattr(options, name)
         if old != new:
             said.append(f"{name} {_plain(old)} → {_plain(new)}")
