@@ -31,6 +31,7 @@ from lumina.replay.cast import Inputs, whole_cast
 from lumina.replay.errors import RunUnknown, SeqOutside
 from lumina.replay.moments import Walk
 from lumina.replay.plain import changes, json_of, plain
+from lumina.replay.sandbox_files import files_at
 from lumina.replay.timeline import GOVERNOR, ORCHESTRATOR, Timeline
 from lumina.replay.timeline_reading import read_timeline
 
@@ -306,6 +307,19 @@ async def test_a_worker_has_its_request_in_hand(history: History) -> None:
     assert after["concluded"] == plain(walk.timeline.stops[done].recorded.event)
     assert after["effect_digest"] == after["concluded"]["effect"]
     assert await walk.state("sandbox", asked) == during
+
+
+async def test_the_sandbox_files_are_those_of_the_moment(history: History) -> None:
+    """Before the first execution the files that come, then those of the newest one; before any request, none."""
+    log, blobs = history
+    walk = walk_along(await read_timeline(log, RUN), blobs)
+    programs = [(await files_at(walk, moment)) for moment in (0, len(walk.timeline) - 1)]
+    assert [(each and each.ahead, each and each.files[0].content) for each in programs] == [
+        (True, b"print(one)\n"),
+        (False, b"print(1)\n"),
+    ]
+    begun = MemoryLog(log.records[: first(history, "generation.requested.v1").seq])
+    assert await files_at(walk_along(await read_timeline(begun, RUN), blobs), 0) is None
 
 
 async def test_a_lost_blob_is_said_and_nothing_else_fails(history: History) -> None:
