@@ -65,7 +65,7 @@ async def judge(store: Store, *, open_end: bool = False) -> Finding:
             connect(server.endpoint("client")) as transport,
         ):
             first = await first_difference(transport, truth=store.truth, open_end=open_end)
-            said = await _verify(transport) or await _gate(transport, store=store)
+            said = await _gate(transport, store=store) or await _verify(transport)
     except (LogUnavailable, BusError) as error:
         return Finding(verdict=Verdict.REFUSED, words=str(error))
     if said is None:

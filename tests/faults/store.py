@@ -10,13 +10,15 @@ import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import anyio
 from tests.bench.history import History
 
-from lumina.bus.credentials import nats_folder
-from lumina.bus.server import EmbeddedServer, embedded_server
+from lumina.bus.credentials import CURATOR, nats_folder
+from lumina.bus.nats_transport import connect
+from lumina.bus.server import EmbeddedServer, create_consumer_credentials, embedded_server
 from lumina.bus.stored import Stored, StoredMessages
 from lumina.bus.subjects import BLOB_STREAM, LOG_STREAM, subject_of
 from lumina.bus.topology import ensure_topology
@@ -35,6 +37,7 @@ SMALL_BYTES = 2**16
 """A store of this size has blocks of 32 kB; it is then given more room, and keeps them until it is started again."""
 ROOM_BYTES = 2**28
 EVENTS = 300
+MIRROR_S_MAX = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,11 +126,16 @@ async def write(recorded: Recorded[Event], *, by: Mapping[str, Bus]) -> Recorded
     return await by[spoken[-1]].events.append(draft)
 
 
-async def make(root: Path, *, name: str, small: bool = False, snapshot: Path | None = None) -> Store:
+async def make(
+    root: Path, *, name: str, small: bool = False, snapshot: Path | None = None, mirror: bool = False
+) -> Store:
     """Write a history to a fresh store and stop the server; copy its files to `snapshot` when most of it is written.
 
-    With `small` it has blocks of 32 kB instead of as large as production has them.
+    With `small` it has blocks of 32 kB instead of as large as production has them; with `mirror` an external consumer
+    is known, and so the log and the blobs have a mirror.
     """
+    if mirror:
+        await create_consumer_credentials(root, name="reader")
     history = written_history()
     most = len(history.records) * 5 // 6
     for part in (history.records[:most], history.records[most:]):
@@ -139,6 +147,8 @@ async def make(root: Path, *, name: str, small: bool = False, snapshot: Path | N
                         await by["client"].blobs.put(history.blobs[ref.digest])
                     assert await write(recorded, by=by) == recorded, "the log is the history"
                 await _work_off(by)
+            if mirror:
+                await _mirrored(server, records=part[-1].seq)
         if snapshot is not None and not snapshot.exists():
             shutil.copytree(nats_folder(root) / "js", snapshot)
     return Store(root=root, truth=truth_of(history.records, blobs=history.blobs), name=name)
@@ -202,6 +212,17 @@ def _kept(stored: Stored) -> Kept:
     """Return the record, without what only the server looks at, and what it adds when it answers."""
     headers = {name: value for name, value in stored.headers.items() if name.startswith("ce-")}
     return Kept(subject=stored.subject, headers=headers, body=stored.payload)
+
+
+async def _mirrored(server: EmbeddedServer, *, records: int) -> None:
+    """Wait until the mirror has everything."""
+    async with connect(server.endpoint(CURATOR)) as transport:
+        mirror = StoredMessages(transport, stream=LOG_STREAM)
+        with anyio.fail_after(MIRROR_S_MAX):
+            for _ in count():
+                if (await mirror.facts()).state.last_seq == records:
+                    return
+                await anyio.sleep(0.05)
 
 
 async def _work_off(by: Mapping[str, Bus]) -> None:

@@ -122,15 +122,27 @@ async def pass_gate(log: InspectedLog, *files: CheckpointFile) -> None:
             raise LogDamaged(f"this is the log {found!r}, and {who} wrote to {checkpoint.log_id!r}; {advice}", seq=1)
         if last_seq < checkpoint.seq:
             reason = f"the log ends at {last_seq}, and {who} has seen {checkpoint.seq}: it lost its tail; {advice}"
-            raise LogDamaged(reason, seq=last_seq + 1)
+            raise await _closed(log, LogDamaged(reason, seq=last_seq + 1))
         standing = await log.at(checkpoint.seq)
         if standing is None:
-            raise LogDamaged(f"it was written by {who} and is gone; {advice}", seq=checkpoint.seq)
+            raise await _closed(log, LogDamaged(f"it was written by {who} and is gone; {advice}", seq=checkpoint.seq))
         if (standing.id, standing.digest) != (checkpoint.event, checkpoint.digest):
             where = f"the log is another one somewhere between {sound + 1} and {checkpoint.seq}"
             reason = f"{who} wrote {checkpoint.event} there and {standing.id} stands there: {where}; {advice}"
-            raise LogDamaged(reason, seq=checkpoint.seq, stream=standing.stream)
+            raise await _closed(log, LogDamaged(reason, seq=checkpoint.seq, stream=standing.stream))
         sound = checkpoint.seq
+
+
+async def _closed(log: InspectedLog, found: LogDamaged) -> LogDamaged:
+    """Return where the log is damaged first: a checkpoint only tells that it is, and at the latest where."""
+    try:
+        async for _ in log.read():
+            pass
+    except LogDamaged as earlier:
+        if earlier.seq < found.seq:
+            reason = f"{str(earlier).partition(': ')[2]}; later, {found}"
+            return LogDamaged(reason, seq=earlier.seq, stream=earlier.stream)
+    return found
 
 
 def checkpoints_beside(path: Path) -> list[CheckpointFile]:

@@ -26,9 +26,7 @@ RECORD_BYTES_MIN: Final = 200
 """An envelope alone is larger."""
 _COMPRESSED: Final = b"cmp"
 _HEADERS: Final = re.compile(rb"NATS/1\.0\r\n(.{1,16384}?)\r\n\r\n", re.DOTALL)
-_CHUNK: Final = re.compile(
-    re.escape(BLOB_CHUNK_PREFIX).encode() + rb"\.([0-9a-f]{64})(?:-[0-9]+)?....NATS/1\.0\r\n", re.DOTALL
-)
+_CHUNK: Final = re.compile(re.escape(BLOB_CHUNK_PREFIX).encode() + rb"\.([0-9a-f]{64})((?:-[0-9])?)")
 _CHUNK_START: Final = re.compile(re.escape(BLOB_CHUNK_PREFIX.rpartition(".")[0]).encode() + rb"\.[CM]\.")
 _LENGTH_BYTES: Final = 4
 _SEQ_BYTES: Final = 8
@@ -153,17 +151,21 @@ def chunks(block: bytes) -> Iterator[Chunk]:
     """Yield the pieces of blobs in a block of the blobs' stream. Only the whole blob tells whether they are right."""
     content = plain(block)
     for match in _CHUNK.finditer(content):
-        headers = _HEADERS.match(content, match.end() - len(b"NATS/1.0\r\n"))
-        if headers is None:
-            continue
         at = match.start() - _FIXED_BYTES
+        if at < 0:
+            continue
         length = int.from_bytes(content[at : at + _LENGTH_BYTES], "little") & ~_HEADERS_BIT
-        following = _CHUNK_START.search(content, headers.end())
+        named = int.from_bytes(content[match.start() - _SUBJECT_LENGTH_BYTES : match.start()], "little")
+        # Where the subject ends: it may have a number at its end, or what follows only looks like one.
+        start = match.end() if named == match.end() - match.start() else match.end(1)
+        headers = _HEADERS.match(content, start + _LENGTH_BYTES)  # in a mirror there are none
+        start = start if headers is None else headers.end()
+        following = _CHUNK_START.search(content, start)
         end = len(content) if following is None else following.start() - _FIXED_BYTES
         yield Chunk(
             digest=match[1].decode(),
             seq=int.from_bytes(content[at + _LENGTH_BYTES : at + _LENGTH_BYTES + _SEQ_BYTES], "little"),
-            start=headers.end(),
+            start=start,
             ends=(at + length - _CHECKSUM_BYTES, end - _CHECKSUM_BYTES),
         )
 
