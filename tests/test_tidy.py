@@ -32,6 +32,7 @@ PURE = (
     "events/lumina/events/*.py",
     "models/lumina/models/answers.py",
     "models/lumina/models/prompting.py",
+    "models/lumina/models/turns.py",
     "projections/lumina/projections/*.py",
     "replay/lumina/replay/*.py",
     "replay/lumina/replay/simulation/*.py",

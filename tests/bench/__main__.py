@@ -12,7 +12,7 @@ import time
 import anyio
 import msgspec
 import structlog
-from tests.bench import boot, hop, passes, raw, steps
+from tests.bench import boot, growth, hop, passes, raw, steps
 from tests.bench.figures import Figure, Results, machine, show
 
 from lumina.bus.startup import Sync
@@ -20,7 +20,7 @@ from lumina.bus.startup import Sync
 MODES: tuple[Sync, ...] = ("always", "default")
 SIZES = (1_000, 10_000)
 LARGE = (100_000, 1_000_000)
-PARTS = ("step", "hop", "log", "boot")
+PARTS = ("step", "hop", "log", "growth", "boot")
 
 
 async def measure(options: argparse.Namespace) -> list[Figure]:
@@ -41,6 +41,9 @@ async def measure(options: argparse.Namespace) -> list[Figure]:
     if "log" in options.parts:
         _say("whole logs")
         figures += await passes.measure((*SIZES, *LARGE) if options.large else SIZES)
+    if "growth" in options.parts:
+        _say("growth of a long conversation")
+        figures += await growth.measure()
     if "boot" in options.parts:
         _say("boot")
         figures += await anyio.to_thread.run_sync(lambda: boot.measure(repetitions=options.boots, idle_s=10.0))

@@ -128,7 +128,8 @@ class Specialist:
             case LeaseGranted(ask=ask):
                 definition = None if ask.specialist is None or ask.bare else ask.specialist.definition.digest
                 previous = None if ask.previous is None else ask.previous.digest
-                named = tuple(dict.fromkeys(digest for digest in (definition, previous) if digest is not None))
+                words = None if ask.words is None else ask.words.digest
+                named = tuple(dict.fromkeys(digest for digest in (definition, previous, words) if digest is not None))
                 return (*named, *_turns_missing(ask, blobs=blobs))
             case _:
                 return ()
@@ -187,11 +188,12 @@ def _call(lease: LeaseGranted, *, blobs: Mapping[str, bytes]) -> Call | Hopeless
     except (SpecialistInvalid, ConversationLost) as error:
         return Hopeless(reason=clip(str(error), limit=SENTENCE_CHARACTERS_MAX))
     previous = None if ask.previous is None else blobs[ask.previous.digest].decode("utf-8", "replace")
+    words = None if ask.words is None else blobs[ask.words.digest].decode("utf-8", "replace")
     return Call(
         instance=lease.instance,
         load=lease.load,
         context=lease.context,
-        prompts=prompts(ask, texts=texts, previous=previous, earlier=earlier),
+        prompts=prompts(ask, texts=texts, previous=previous, earlier=earlier, words=words),
         sampling=ask.sampling,
         timeout_ms=ask.timeout_ms,
         expires_at=lease.expires_at,

@@ -58,6 +58,8 @@ class Ask(Value, frozen=True, kw_only=True):
         bare: The model takes the plain request without role line and instructions.
         timeout_ms: For the model call alone.
         turn: The last turn of the conversation that this ask continues; None to begin one. See `lumina.models.turns`.
+        words: The new words of a conversation, where they are long: the text of the message that is sent. None: the
+            brief, feedback and contract make it.
         keep: The conversation is to be continued, so its new turn is stored. One that is continued is always kept.
         cloud: Why a model on machines of others may be asked; empty when it may not.
     """
@@ -76,6 +78,7 @@ class Ask(Value, frozen=True, kw_only=True):
     bare: bool = False
     timeout_ms: DurationMs = 120_000
     turn: BlobRef | None = None
+    words: BlobRef | None = None
     keep: bool = False
     cloud: Sentence = ""
 

@@ -57,15 +57,22 @@ class SpecialistTexts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def prompts(
-    ask: Ask, *, texts: SpecialistTexts | None, previous: str | None, earlier: tuple[Message, ...] = ()
+    ask: Ask,
+    *,
+    texts: SpecialistTexts | None,
+    previous: str | None,
+    earlier: tuple[Message, ...] = (),
+    words: str | None = None,
 ) -> tuple[Prompt, ...]:
     """Return the ladder of prompts for an ask; `texts` may be None for a bare model and for a plan.
 
     `earlier` is the conversation that the ask continues. It stands before the new words as it was, so that a server
-    reuses all its work on it; when the context is short, the oldest of it goes first.
+    reuses all its work on it; when the context is short, the oldest of it goes first. `words` are what is said now, if
+    the ask brings them.
     """
     if earlier:
-        return _continued(earlier, _new_words(ask, texts=texts, previous=previous))
+        new = _new_words(ask, texts=texts, previous=previous) if words is None else Message("user", words)
+        return _continued(earlier, new)
     if ask.purpose is Purpose.PLAN:
         role = BARE_PLAN if ask.bare else PLAN_ROLE + ", ".join(ask.kinds) + "."
         return (Prompt(messages=_clean(Message("system", role), Message("user", ask.brief))),)
