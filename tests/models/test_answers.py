@@ -132,7 +132,7 @@ def test_a_plan_is_found_in_what_models_wrap_it_in(text: str) -> None:
         ("First scrape, then play.", "no plan"),
         ("[]", "no plan"),
         (json.dumps(ITEMS * 5), "no plan"),
-        ('[{"kind": "scraper"}]', "missing required field `brief`"),
+        ('[{"kind": "scraper"}]', "each with a kind and a brief"),
         ('[{"kind": "poem", "brief": "Write one."}]', "has the kind 'poem'; known: scraper, game, function"),
         ('[{"kind": "game", "brief": "  "}]', "entry 1 of the plan has an empty brief"),
         ('{"kind": "game", "brief": "x"}', "no plan"),

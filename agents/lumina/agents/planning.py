@@ -188,8 +188,8 @@ def _planned(
         cases = submitted.cases if specialist.form is Form.FUNCTION else ()
         try:
             contract: OutputContract = contract_for(brief, specialist=specialist, cases=cases)
-        except msgspec.ValidationError as error:  # one request must not stop the keeper of all runs
-            return f"what the request demands can't be written as a contract: {error}"
+        except msgspec.ValidationError:  # one request must not stop the keeper of all runs
+            return f"what the request demands of step {number} can't be written as a contract: a value is out of range"
         steps.append(
             PlannedStep(
                 number=number,

@@ -15,7 +15,7 @@ from functools import cache
 from typing import Annotated, Any, Final, TypeVar, get_type_hints
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, inspect
 from msgspec.structs import force_setattr
 
 T = TypeVar("T")
@@ -95,6 +95,9 @@ class Value(Canonical, frozen=True, kw_only=True):
         """
         if not _decoding.get():
             msgspec.convert(self, _unchecked_twin(type(self)), from_attributes=True)
+            for field in _floats(self.__class__):
+                if type(value := getattr(self, field)) is int:
+                    force_setattr(self, field, float(value))  # 1 and 1.0 are equal, and are written differently
         # As above. It stands here again because half of the time that reading a log takes was spent in this method.
         for field, default in _defaults(self.__class__):
             value = getattr(self, field)
@@ -110,6 +113,23 @@ def _defaults(kind: type[msgspec.Struct]) -> tuple[tuple[str, Any], ...]:
         for field in msgspec.structs.fields(kind)
         if field.default is not msgspec.NODEFAULT and not _is_one(field.default)
     )
+
+
+@cache
+def _floats(kind: type[msgspec.Struct]) -> tuple[str, ...]:
+    """Return the fields of `kind` that hold a float, for which constructors take whole numbers, too."""
+    hints = get_type_hints(kind, include_extras=True)
+    return tuple(name for name in kind.__struct_fields__ if _may_be_float(inspect.type_info(hints[name])))
+
+
+def _may_be_float(kind: inspect.Type) -> bool:
+    match kind:
+        case inspect.Metadata(type=inner):
+            return _may_be_float(inner)
+        case inspect.UnionType(types=several):
+            return any(_may_be_float(each) for each in several)
+        case _:
+            return isinstance(kind, inspect.FloatType)
 
 
 def _is_one(value: Any) -> bool:

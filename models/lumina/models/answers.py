@@ -91,8 +91,8 @@ def read_plan(text: str, *, kinds: Sequence[str], finish: Finish) -> Plan | Cut 
     for candidate, how in _plan_candidates(text):
         try:
             entries = msgspec.convert(_unwrapped(json.loads(candidate, strict=False)), _Entries)
-        except (ValueError, RecursionError) as error:  # no JSON, another shape, or a number of thousands of digits
-            problem = _short(str(error))
+        except (ValueError, RecursionError):  # no JSON, another shape, or a number of thousands of digits
+            problem = "its JSON is no array of steps, each with a kind and a brief"  # a library's words may change
             continue
         unknown = next((entry.kind for entry in entries if entry.kind not in kinds), None)
         if unknown is not None:

@@ -153,8 +153,8 @@ def _rows(contract: OutputContract, run: RunResult) -> tuple[Check, ...]:
     last = printed.rsplit("\n", 1)[-1]
     try:
         rows = parsed(last)
-    except ValueError as error:
-        detail = f"the last line of the output is not JSON: {error}" if last else "it printed nothing"
+    except ValueError:
+        detail = f"the last line of the output is not JSON: {last[:_SHOWN]!r}" if last else "it printed nothing"
         return (Check(name="rows", passed=False, detail=sentence(detail)),)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         return (Check(name="rows", passed=False, detail="the last line is JSON, but not an array of objects"),)
@@ -270,8 +270,8 @@ def permitted_values_are_json(contract: OutputContract) -> str | None:
         for text in (case.arguments, *case.one_of):
             try:
                 value = parsed(text)
-            except ValueError as error:
-                return sentence(f"{text[:_SHOWN]!r}: {error}")
+            except ValueError:
+                return sentence(f"{text[:_SHOWN]!r} is not JSON")
             if text is case.arguments and not isinstance(value, list):
                 return sentence(f"arguments {text[:_SHOWN]!r} are not a JSON array")
     return None

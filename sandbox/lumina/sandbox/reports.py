@@ -4,6 +4,7 @@ A line that is not exactly what the protocol says makes the whole report worthle
 """
 
 import json
+import re
 from contextlib import suppress
 from typing import Annotated, Final
 
@@ -11,6 +12,9 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 LINES_MAX: Final = 10_000
+NESTING_MAX: Final = 200
+_MARKS: Final = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+"""Texts, to the end when they are not closed, and the brackets outside of them."""
 
 
 class ResultLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,7 +62,7 @@ class TimelineEvidence(msgspec.Struct, frozen=True, kw_only=True):
 def result_lines(results: bytes) -> tuple[ResultLine, ...] | None:
     """Return the lines of a function driver; None when anything else stands there."""
     lines = results.split(b"\n")
-    if lines.pop() != b"" or len(lines) > LINES_MAX:
+    if lines.pop() != b"" or len(lines) > LINES_MAX or nested_too_deeply(results):
         return None
     try:
         return tuple(msgspec.json.decode(line, type=ResultLine) for line in lines)
@@ -74,6 +78,8 @@ def exported_timeline(results: bytes) -> bytes | None:
 
 def export_line(results: bytes) -> ExportLine | None:
     """Return what an export says, None when it is not one line of the protocol."""
+    if nested_too_deeply(results):
+        return None
     try:
         return msgspec.json.decode(results, type=ExportLine)
     except (msgspec.DecodeError, RecursionError):
@@ -82,6 +88,8 @@ def export_line(results: bytes) -> ExportLine | None:
 
 def timeline_evidence(results: bytes) -> TimelineEvidence | None:
     """Return what the player reported, None when it did not get that far."""
+    if nested_too_deeply(results):
+        return None
     try:
         return msgspec.json.decode(results, type=TimelineEvidence)
     except (msgspec.DecodeError, RecursionError):
@@ -103,10 +111,28 @@ def parsed(text: str | bytes) -> object:
     def refuse(name: str) -> object:
         raise ValueError(f"{name} is not JSON")
 
-    try:
-        return json.loads(text, parse_constant=refuse)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+    if nested_too_deeply(text):
+        raise ValueError("nested too deeply")
+    return json.loads(text, parse_constant=refuse)
+
+
+def nested_too_deeply(text: str | bytes) -> bool:
+    """Whether arrays and objects stand more than `NESTING_MAX` deep in a JSON text.
+
+    A parser's own limit depends on how deep its caller stands: the same bytes would be read here and refused there.
+    """
+    marks = text if isinstance(text, str) else text.decode("latin-1")
+    if marks.count("[") + marks.count("{") <= NESTING_MAX:
+        return False
+    depth = 0
+    for mark in _MARKS.finditer(marks):
+        if mark[0] in {"[", "{"}:
+            depth += 1
+            if depth > NESTING_MAX:
+                return True
+        elif mark[0] in {"]", "}"}:
+            depth -= 1
+    return False
 
 
 def same(left: object, right: object) -> bool:
