@@ -108,18 +108,24 @@ class WorkerRunner:
     async def _answer(self, delivery: Delivery) -> None:
         request = delivery.recorded
         progress = LiveProgress(self._live, agent=self._worker.name, request=request, now_ms=self._now_ms)
-        closed = False
+        blobs: Mapping[str, bytes] = {}
+        lack = ""
         try:
+            try:
+                blobs = await gathered(self._worker, request, get=self._contents)
+            except BlobMissing as error:
+                lack = str(error)
+            # Asked last: whoever stood still for longer than the ack wait finds here that another has answered, and
+            # does not load a model whose memory was given to others meanwhile.
             answered, closed = await both(partial(self._is_answered, request), partial(self._is_closed, request.stream))
-            if answered:
-                await self._ack(delivery)
-                return
-            blobs = await gathered(self._worker, request, get=self._contents)
-        except (LogUnavailable, BlobMissing) as error:
-            if closed and isinstance(error, BlobMissing):
-                await self._ack(delivery)  # what it was about is lost, and so is the interest in it
-            else:
-                await self._give_back(delivery, reason=str(error), progress=progress)
+        except LogUnavailable as error:
+            await self._give_back(delivery, reason=str(error), progress=progress)
+            return
+        if answered or (closed and lack):  # what it was about is lost, and so is the interest in it
+            await self._ack(delivery)
+            return
+        if lack:
+            await self._give_back(delivery, reason=lack, progress=progress)
             return
         effect = self._worker.prepare(request, blobs=blobs)
         raw, outage = (None, "") if closed else await self._try(effect, delivery=delivery, progress=progress)
@@ -153,10 +159,10 @@ class WorkerRunner:
         return raw, outage
 
     async def _perform(self, effect: msgspec.Struct, *, delivery: Delivery, progress: Progress) -> Raw | None:
-        """Do the effect; None when its run ended meanwhile, and nothing is left running."""
+        """Do the effect; None when its run ended or another instance answered meanwhile. Nothing is left running."""
         raw: Raw | None = None
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._stop_when_closed, delivery.recorded.stream, tasks.cancel_scope)
+            tasks.start_soon(self._stop_when_settled, delivery.recorded, tasks.cancel_scope)
             raw = await self._worker.perform(effect, progress=progress)
             tasks.cancel_scope.cancel()
         return raw
@@ -169,12 +175,12 @@ class WorkerRunner:
             except LogUnavailable as error:
                 log.warning("worker.heartbeat_lost", agent=self._worker.name, reason=str(error))
 
-    async def _stop_when_closed(self, stream: StreamId, scope: anyio.CancelScope) -> None:
+    async def _stop_when_settled(self, request: Recorded[Event], scope: anyio.CancelScope) -> None:
         while True:
             await anyio.sleep(CLOSED_POLL_S)
             try:
-                if await self._is_closed(stream):
-                    log.info("worker.stopped", agent=self._worker.name, run=stream)
+                if await self._is_closed(request.stream) or await self._is_answered(request):
+                    log.info("worker.stopped", agent=self._worker.name, run=request.stream)
                     scope.cancel()
             except LogUnavailable as error:
                 log.warning("worker.blind", agent=self._worker.name, reason=str(error))

@@ -2,12 +2,14 @@
 
 - What an outcome speaks of was done at least once, by somebody, before it was recorded.
 - An accepted program is one that really is good: its fate says so, not a verdict.
-- The model processes that are there never take more memory than the node may give.
+- A model process is started only while memory is reserved for it, and none is there when its memory is said to be free.
 """
 
 from lumina.events.base import Event
 from lumina.events.execution import ExecutionFinished, ExecutionVerdict
 from lumina.events.generation import GenerationFinished, GenerationOutcome
+from lumina.events.lease import LeaseGranted
+from lumina.events.node import ModelUnloaded
 from lumina.events.record import Recorded
 from lumina.events.run import RunClosed, RunStatus, RunSubmitted
 from lumina.events.step import StepAccepted
@@ -23,6 +25,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self._done: set[str] = set()
+        self._reserved: set[str] = set()
         self._accepted: dict[str, set[int]] = {}
         self.submitted: dict[str, Recorded[Event]] = {}
         self.closed: dict[str, Recorded[Event]] = {}
@@ -31,12 +34,20 @@ class Ledger:
         """Take note that an effect with this digest is being done."""
         self._done.add(effect)
 
+    def load(self, instance: str) -> str:
+        """Take note that a model process is started."""
+        return "" if instance in self._reserved else f"{instance} is loaded, and no memory is reserved for it"
+
     def take(self, recorded: Recorded[Event], *, fate: Fate | None) -> str:
         """Take note of a record that landed; `fate` is that of the program that it accepts."""
         event = recorded.event
         match event:
             case RunSubmitted():
                 self.submitted.setdefault(recorded.stream, recorded)
+            case LeaseGranted():
+                self._reserved.add(event.instance)
+            case ModelUnloaded():
+                self._reserved.discard(event.instance)
             case RunClosed():
                 return self._closed(recorded, event)
             case GenerationFinished(outcome=outcome) if outcome in _ANSWERED and event.usage.context:

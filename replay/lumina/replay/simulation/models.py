@@ -50,6 +50,10 @@ class Troubles(Protocol):
         """Count a load, and return how it goes wrong."""
         ...
 
+    async def go_on(self, process: str) -> None:
+        """Wait for as long as a process stands still."""
+        ...
+
     def unload_fails(self, instance: str) -> bool:
         """Count a try to unload, and return whether it fails."""
         ...
@@ -87,6 +91,11 @@ class SimulatedNode:
         self._grown = grown
         self._resident: dict[str, _Resident] = {}
         self._asked: dict[int, int] = {}
+
+    @property
+    def resident(self) -> frozenset[str]:
+        """The instances that have a process."""
+        return frozenset(self._resident)
 
     @property
     def resident_bytes(self) -> int:
@@ -177,11 +186,13 @@ class SimulatedModels:
 
     async def backend_for(self, instance: str, *, on_load: OnLoad = ignore_load) -> tuple[Backend, Loaded | None]:
         """See `Models`."""
+        await self._node.troubles.go_on(self._user)
         each, loaded = await self._node.ensure(instance, user=self._user, on_load=on_load)
         return _SimulatedBackend(self._node, each), loaded
 
     async def unload(self, instance: str) -> bool:
         """See `Models`."""
+        await self._node.troubles.go_on(self._user)
         return await self._node.unload(instance)
 
     async def aclose(self) -> None:

@@ -189,7 +189,11 @@ def submission(job: Job) -> RunSubmitted:
     return RunSubmitted(
         request=job.request,
         options=RunOptions(
-            attempts_max=job.attempts_max, timeout_ms=job.timeout_ms, seed=job.seed, plan=job.plan, tokens_max=100_000
+            attempts_max=job.attempts_max,
+            timeout_ms=job.timeout_ms,
+            seed=job.seed,
+            plan=job.plan,
+            tokens_max=job.tokens_max,
         ),
         specialists=tuple(ref for _, ref in _specialists())[: 1 if job.padding else None],
         models=tuple(ModelChoice(model=model, context=CONTEXT, plans=job.plan) for model in job.models),

@@ -52,6 +52,7 @@ SCENARIOS: Final = {
     "swap": "three models that do not fit side by side, and runs that climb from one to the next",
     "crowd": "five to eight runs at once",
     "twins": "two keepers of one name, pauses and crashes",
+    "zombies": "workers stand still in the middle of their work, and go on when others have taken over",
     "clock": "the wall clock jumps forwards and backwards",
     "damage": "a bit of a stored record changes, and processes are started again",
     "cancel": "runs are cancelled at any moment",
@@ -75,6 +76,8 @@ def script_of(seed: int, *, scenario: str = "standard", kinds: Collection[str] |
         _fault(draws, number=number, kind=draws.pick("kind", number, of=names), machine=machine)
         for number in range(count if names else 0)
     )
+    if scenario == "zombies" and (kinds is None or "slow" in kinds):
+        faults = _sleepers(draws, machine=machine)
     if scenario == "damage" and (kinds is None or "damage" in kinds):
         faults = _damages(draws)
     return Script(seed=seed, scenario=scenario, machine=machine, jobs=jobs, faults=faults)
@@ -96,22 +99,23 @@ def role_of(process: str) -> str:
 
 
 def _machine(draws: Draws, *, scenario: str) -> Machine:
-    tight = scenario == "swap" or draws.chance("tight", percent=50)
+    zombies = scenario == "zombies"
+    tight = scenario == "swap" or zombies or draws.chance("tight", percent=50)
     return Machine(
         bytes_max=8 * GB if tight else 20 * GB,
         models=MODELS,
-        idle_ms=draws.pick("idle", of=(3_000, 30_000, 300_000)),
+        idle_ms=3_000 if zombies else draws.pick("idle", of=(3_000, 30_000, 300_000)),
         pinned=("small",) if not tight and draws.chance("pinned", percent=25) else (),
         plans=("small", "middle") if draws.chance("plans", percent=30) else (),
         slots=draws.pick("slots", of=(1, 1, 2)),
-        specialists=draws.pick("specialists", of=(1, 1, 2, 3)),
+        specialists=3 if zombies else draws.pick("specialists", of=(1, 1, 2, 3)),
         validators=draws.pick("validators", of=(1, 1, 2)),
         sandboxes=draws.pick("sandboxes", of=(1, 1, 2)),
     )
 
 
 def _jobs(draws: Draws, *, scenario: str) -> tuple[Job, ...]:
-    low, high = {"crowd": (5, 8), "swap": (2, 4), "large": (1, 2)}.get(scenario, (1, 3))
+    low, high = {"crowd": (5, 8), "swap": (2, 4), "zombies": (2, 5), "large": (1, 2)}.get(scenario, (1, 3))
     return tuple(
         _job(draws, number=number, scenario=scenario) for number in range(draws.between("runs", low=low, high=high))
     )
@@ -126,11 +130,12 @@ def _job(draws: Draws, *, number: int, scenario: str) -> Job:
         run=run,
         at_ms=at_ms,
         request=ONE if scenario == "large" else draws.pick(run, "request", of=(ONE, ONE, ONE, TWO)),
-        models=draws.pick(run, "models", of=ladders[1:] if scenario == "swap" else ladders),
+        models=draws.pick(run, "models", of=ladders[1:] if scenario in {"swap", "zombies"} else ladders),
         seed=draws.between(run, "seed", low=0, high=2**31 - 1),
         timeout_ms=draws.pick(run, "timeout", of=(20_000, 60_000, 60_000, 300_000)),
         attempts_max=draws.pick(run, "attempts", of=(1, 3, 4, 6)),
         plan=draws.chance(run, "plan", percent=50),
+        tokens_max=draws.pick(run, "tokens", of=(100_000, 100_000, 100_000, 120, 40)),
         padding=draws.between(run, "padding", low=1_043_900, high=1_045_300) if scenario == "large" else 0,
         cancel_ms=at_ms + draws.between(run, "cancel", low=1, high=9_000) if cancelled else None,
     )
@@ -160,6 +165,20 @@ def _damages(draws: Draws) -> tuple[AnyFault, ...]:
         Kill(process=keeper, at_ms=at_ms + draws.between("damage", keeper, low=1, high=3_000)) for keeper in KEEPERS
     )
     return (Damage(at_ms=at_ms, place=draws.between("damage", "place", low=0, high=2**40)), *kills)
+
+
+def _sleepers(draws: Draws, *, machine: Machine) -> tuple[AnyFault, ...]:
+    """Return operations of workers that take longer than the ack wait, so that others take over."""
+    workers = processes(machine)[len(KEEPERS) :]
+    return tuple(
+        Slow(
+            process=draws.pick("sleeper", number, of=workers),
+            op=draws.between("sleeper", number, "op", low=1, high=30),
+            for_ms=draws.between("sleeper", number, "for", low=6_500, high=40_000),
+            still=True,
+        )
+        for number in range(draws.between("sleepers", low=2, high=6))
+    )
 
 
 def _fault(draws: Draws, *, number: int, kind: str, machine: Machine) -> AnyFault:
@@ -216,7 +235,7 @@ _MAKERS: Final[dict[str, _Maker]] = {
     "lost": lambda p: Lost(
         process=p.process, op=p.op, loss=Loss(p.pick("loss", of=("ack", "ack", "request", "checkpoint")))
     ),
-    "slow": lambda p: Slow(process=p.process, op=p.op, for_ms=p.for_ms),
+    "slow": lambda p: Slow(process=p.process, op=p.op, for_ms=p.for_ms, still=p.number("still", low=0, high=1) == 1),
     "redelivered": lambda p: Redelivered(
         role=p.pick("role", of=("specialist", *_ROLES)), request=p.number("request", low=1, high=6)
     ),

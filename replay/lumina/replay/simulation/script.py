@@ -87,11 +87,15 @@ class Lost(Fault, frozen=True, kw_only=True, tag="lost"):
 
 
 class Slow(Fault, frozen=True, kw_only=True, tag="slow"):
-    """The n-th operation of a process takes long; for what it follows, delivery is delayed."""
+    """The n-th operation of a process takes long; for what it follows, delivery is delayed.
+
+    With `still` the whole process stands still for so long, heartbeats and all.
+    """
 
     process: str
     op: Place
     for_ms: Moment
+    still: bool = False
 
 
 class Redelivered(Fault, frozen=True, kw_only=True, tag="redelivered"):
@@ -233,6 +237,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     attempts_max: int = 4
     plan: bool = False
     padding: int = 0
+    tokens_max: int = 100_000
     cancel_ms: Moment | None = None
     fork_of: str = ""
 

@@ -48,8 +48,8 @@ class Surroundings(Protocol):
         """Return what is to happen in an operation."""
         ...
 
-    def stalled_s(self, process: str) -> float:
-        """Return for how long a process stands still from now on."""
+    async def go_on(self, process: str) -> None:
+        """Wait for as long as a process stands still."""
         ...
 
     def away_s(self, process: str) -> float:
@@ -68,8 +68,8 @@ class Surroundings(Protocol):
         """Take note of a record that an append returned."""
         ...
 
-    def holds_up(self, for_ms: int) -> None:
-        """Take note that a fault makes somebody wait."""
+    def holds_up(self, for_ms: int, *, process: str = "") -> None:
+        """Take note that a fault makes somebody wait; with `process`, all that this process does."""
         ...
 
     def redelivers(self, role: str) -> bool:
@@ -190,7 +190,8 @@ class View:
         self.ops += 1
         op = self.ops
         fault = self._world.fault_at(self.process, op)
-        await self._travel(kind, op=op, way="there", extra_ms=fault.for_ms if isinstance(fault, Slow) else 0)
+        slow = fault if isinstance(fault, Slow) else None
+        await self._travel(kind, op=op, way="there", slow=slow)
         await self._outage(op, patient=patient)
         match fault:
             case Crash(landed=False):
@@ -216,21 +217,18 @@ class View:
             case _:
                 return result
 
-    async def _travel(self, kind: str, *, op: int, way: str, extra_ms: int = 0) -> None:
+    async def _travel(self, kind: str, *, op: int, way: str, slow: Slow | None = None) -> None:
         """Let the time pass that a message takes; a process that stands still goes on when it may."""
-        late_ms = extra_ms
-        if extra_ms:
-            self._world.holds_up(extra_ms)
+        late_ms = 0 if slow is None else slow.for_ms
+        if slow is not None:
+            self._world.holds_up(slow.for_ms, process=self.process if slow.still else "")
         if not self._world.calm:
             late_ms += self._world.draws.long_tail(
                 self.process, op, kind, way, low=1, high=LATENCY_MS_MAX, power=LATENCY_POWER
             )
         if late_ms:
             await anyio.sleep(late_ms / 1000)
-        still_s = self._world.stalled_s(self.process)
-        while still_s > 0:
-            await anyio.sleep(still_s)
-            still_s = self._world.stalled_s(self.process)
+        await self._world.go_on(self.process)
         self._check_alive()
 
     async def _outage(self, op: int, *, patient: bool) -> None:

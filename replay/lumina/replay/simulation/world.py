@@ -15,6 +15,7 @@ from lumina.bus.stored import Stored
 from lumina.bus.subjects import subject_of
 from lumina.events.base import Event
 from lumina.events.codec import encode
+from lumina.events.node import ModelUnloaded
 from lumina.events.record import Recorded, to_headers
 from lumina.events.step import StepAccepted
 from lumina.replay.invariants import Invariants
@@ -110,6 +111,7 @@ class World(Scene):
         self._pauses = [each for each in script.faults if isinstance(each, Pause)]
         self._fulls = [each for each in script.faults if isinstance(each, Full)]
         self._jumps = [each for each in script.faults if isinstance(each, Jump)]
+        self._still_until_s: dict[str, float] = {}
         self._views: dict[str, View] = {}
 
     # Time
@@ -136,9 +138,10 @@ class World(Scene):
         return self._at_op.get((process, op))
 
     def stalled_s(self, process: str) -> float:
-        """See `view.Surroundings`."""
+        """Return for how long a process stands still from now on."""
         at_ms = self.at_ms
-        return max((self._left_s(each, at_ms) for each in self._pauses if each.process == process), default=0.0)
+        paused_s = max((self._left_s(each, at_ms) for each in self._pauses if each.process == process), default=0.0)
+        return max(paused_s, self._still_until_s.get(process, 0.0) - anyio.current_time())
 
     def away_s(self, process: str) -> float:
         """See `view.Surroundings`."""
@@ -158,9 +161,19 @@ class World(Scene):
             else 0.0
         )
 
-    def holds_up(self, for_ms: int) -> None:
+    async def go_on(self, process: str) -> None:
+        """See `models.Troubles`."""
+        still_s = self.stalled_s(process)
+        while still_s > 0:
+            await anyio.sleep(still_s)
+            still_s = self.stalled_s(process)
+
+    def holds_up(self, for_ms: int, *, process: str = "") -> None:
         """See `view.Surroundings`."""
-        self.held_up_until_s = max(self.held_up_until_s, anyio.current_time() + for_ms / 1000)
+        until_s = anyio.current_time() + for_ms / 1000
+        self.held_up_until_s = max(self.held_up_until_s, until_s)
+        if process:
+            self._still_until_s[process] = until_s
 
     def _count(self, what: str) -> int:
         self._counts[what] += 1
@@ -226,6 +239,8 @@ class World(Scene):
         # What was granted under an earlier, larger budget may be loaded yet.
         budgets = [each.bytes_max for each in self.script.faults if isinstance(each, Reconfigured)]
         limit = max(self.machine.bytes_max, *budgets, 0)
+        if wrong := self.ledger.load(instance):
+            self.fails("memory: unreserved", wrong)
         if resident > limit:
             self.fails("memory", f"with {instance}, models take {resident:,} of {limit:,} bytes")
 
@@ -237,6 +252,8 @@ class World(Scene):
         self.landed_at_s.append(anyio.current_time())
         for broken in self.invariants.take(recorded):
             self.fails(f"invariant: {broken.invariant}", f"record {recorded.seq} ({recorded.type}): {broken.reason}")
+        if isinstance(recorded.event, ModelUnloaded) and recorded.event.instance in self.node.resident:
+            self.fails("memory: not free", f"record {recorded.seq}: {recorded.event.instance} is still there")
         fate = None
         if isinstance(recorded.event, StepAccepted):
             fate = fate_in(self.blobs.contents[recorded.event.code.digest].decode())
