@@ -16,7 +16,7 @@ from lumina.events.base import Event
 from lumina.events.execution import Check, ExecutionVerdict
 from lumina.events.generation import GenerationOutcome, GenerationRequested
 from lumina.events.ids import EventId
-from lumina.events.lease import LeaseRefused, Refusal
+from lumina.events.lease import LeaseGranted, LeaseRefused, Refusal
 from lumina.events.record import Recorded
 from lumina.events.run import ModelChoice, RunCancelRequested, RunClosed, RunOptions, RunStatus
 from lumina.events.validation import ValidationVerdict
@@ -147,6 +147,30 @@ def test_a_model_that_nobody_reaches() -> None:
     explanation = explained(scene)
     assert types(explanation) == ["generation.finished.v1", "timer.elapsed.v1", "run.closed.v1"]
     assert texts(explanation) == [("detail", "127.0.0.1:9 refuses: start the server")]
+    check_chain(scene, explanation)
+
+
+def test_a_worker_that_never_answers() -> None:
+    """Two deadlines of one name: the first one is the fault, the second one the end of the pause after it."""
+    scene = begun(attempts=1)
+    request = scene.asked()
+    assert isinstance(request.event, GenerationRequested)
+    granted = LeaseGranted(
+        request=request.id,
+        ask=request.event.ask,
+        node="local",
+        instance="demo#1",
+        load=False,
+        bytes_reserved=0,
+        context=1024,
+        expires_at=scene.now_ms + 1000,
+    )
+    scene.hear(granted, agent="governor", to=request)
+    scene.elapse("step-1.attempt-1")
+    scene.elapse("step-1.attempt-1")
+    explanation = explained(scene)
+    assert types(explanation) == ["timer.elapsed.v1", "timer.elapsed.v1", "run.closed.v1"]
+    assert texts(explanation) == [("timer", "the timer step-1.attempt-1 elapsed: nobody had answered")]
     check_chain(scene, explanation)
 
 

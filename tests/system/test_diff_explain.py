@@ -91,13 +91,13 @@ def test_the_attempts_of_one_run(lived: Lived) -> None:
     run = lived.runs["repaired"]
     ended = lived.lumina("diff", run)
     assert ended.code == 1, ended
-    assert "attempt 1: its code did not pass validation" in ended.out
-    assert "code of attempt 1 against attempt 2" in ended.out
+    assert "its code did not pass validation" in ended.out
+    assert "against attempt" in ended.out
     codes = lived.json("diff", run, code=1)["codes"]
-    last = codes[-1]["attempt_b"]
-    one = lived.json("diff", f"{run}@1.1", f"{run}@1.{last}", code=1)["codes"][0]
+    first, last = codes[0]["attempt_a"], codes[-1]["attempt_b"]
+    one = lived.json("diff", f"{run}@1.{first}", f"{run}@1.{last}", code=1)["codes"][0]
     assert (one["code_a"], one["code_b"]) == (codes[0]["code_a"], codes[-1]["code_b"])
-    assert lived.lumina("diff", f"{run}@1.1", f"{run}@1.1").code == 0
+    assert lived.lumina("diff", f"{run}@1.{last}", f"{run}@1.{last}").code == 0
 
 
 def test_a_failed_run_names_its_real_fault(lived: Lived) -> None:
@@ -181,6 +181,19 @@ def test_a_lease_says_why(lived: Lived) -> None:
     words = lived.lumina("explain", granted["id"])
     assert "the governor's reasons:" in words.out
     assert "reserved for it" in words.out
+
+
+def test_a_fork_that_changes_nothing_does_not_differ(lived: Lived) -> None:
+    """What a fork asks again stands in its parent's slots; its end is explained by the fault that both share."""
+    run = lived.runs["bad"]
+    asked = [record["seq"] for record in lived.records("bad") if record["type"] == "generation.requested.v1"]
+    forked = lived.lumina("fork", f"{run}@{asked[-1]}", "--json")
+    child = forked.events[-1]["subject"]
+    assert child != run
+    same = lived.lumina("diff", run, child)
+    assert same.code == 0, same
+    assert f"forks {run}@{asked[-1]}" in same.out
+    assert lived.json("explain", child)["chain"][0] == lived.json("explain", run)["chain"][0]
 
 
 def test_wrong_calls(lived: Lived) -> None:

@@ -101,8 +101,9 @@ def _run(fault: Fault, event: ExecutionFinished) -> list[Evidence]:
         found.append(_piece(fault, "stderr", "\n".join(tail)))
     if event.detail or not found:
         code = "" if event.exit_code is None else f", exit code {event.exit_code}"
-        verdict = event.verdict.value.replace("_", " ")
-        found.insert(0, _piece(fault, "detail", f"{verdict}{code}{f': {event.detail}' if event.detail else ''}"))
+        told = any(event.detail in piece.text for piece in found)  # a judge's detail often is that of its first check
+        detail = "" if told or not event.detail else f": {event.detail}"
+        found.insert(0, _piece(fault, "detail", f"{event.verdict.value.replace('_', ' ')}{code}{detail}"))
     return found
 
 

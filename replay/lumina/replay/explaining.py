@@ -164,8 +164,9 @@ def _failure(
     decisive, evidence = _decisive(records, closed, ladders=ladders, blobs=blobs)
     grounds = Grounds(records, ladders=ladders)
     path = grounds.path(decisive.id, to=closed.id)
-    if not path:  # the run was closed for a reason that no other record holds
-        return (closed,), (_words(closed, closed.event.reason),)
+    if not path:  # nothing that is known leads from there to the end; what the end answers does
+        cause = None if closed.causation is None else grounds.records.get(closed.causation)
+        return (closed,) if cause is None else (cause, closed), evidence
     return tuple(grounds.records[name] for name in path), evidence
 
 

@@ -30,6 +30,7 @@ class Grounds:
         self._ordered = tuple(self.records.values())
         self._asked = {one.id: step_of(one.event) for one in records if isinstance(one.event, GenerationRequested)}
         self._repeated = dict(_repeated(ladders))
+        self._faults = dict(_faults(ladders))
 
     def of(self, recorded: Recorded[Event]) -> tuple[EventId, ...]:
         """Return what a record rests on, its cause first: only records of this run that come before it."""
@@ -93,6 +94,7 @@ class Grounds:
             begun = [each for each in earlier if isinstance(each.event, RunSubmitted | RunForked)]
             yield from (each.id for each in begun[-1:])
             return
+        yield from self._faults.get(timer, ())  # a pause began with the newest of them
         for each in reversed(earlier):
             where = self._about(each)
             if where is None:
@@ -110,6 +112,13 @@ class Grounds:
                 return None  # it asks nobody; its question follows
             case event:
                 return step_of(event)
+
+
+def _faults(ladders: Ladders) -> Iterator[tuple[str, tuple[EventId, ...]]]:
+    """Yield the timer of each attempt with what went wrong in it, the newest first."""
+    for step, story in ladders.steps.items():
+        for number, attempt in story.attempts.items():
+            yield f"step-{step}.attempt-{number}", tuple(fault.record.id for fault in reversed(attempt.faults))
 
 
 def _repeated(ladders: Ladders) -> Iterator[tuple[EventId, tuple[EventId, ...]]]:
