@@ -206,10 +206,10 @@ async def test_the_same_question_answered_differently() -> None:
     asked: dict[str, set[str]] = {}
     for each in history.records:
         if each.type == "generation.finished.v1":
-            asked.setdefault(each.event.effect, set()).add(each.event.code.digest)  # type: ignore[attr-defined]
+            asked.setdefault(each.event.effect, set()).add(each.event.code.digest)  # type: ignore[attr-defined]  # of this type it has one
     codes = {digest for several in asked.values() for digest in several}
     assert len(codes) >= 3
-    prompts = {each.event.ask.brief for each in history.records if each.type == "generation.requested.v1"}  # type: ignore[attr-defined]
+    prompts = {each.event.ask.brief for each in history.records if each.type == "generation.requested.v1"}  # type: ignore[attr-defined]  # of this type it has one
     assert len(prompts) == 1
     blobs = MemoryBlobs()
     blobs.contents = history.blobs
@@ -225,7 +225,7 @@ async def test_a_governor_that_dies_while_leases_are_out(history: History) -> No
     for end in range(3, len(log.records)):
         before = log.records[:end]
         granted = {each.id for each in before if each.type == "lease.granted.v1"}
-        given_back = {each.event.lease for each in before if each.type == "lease.released.v1"}  # type: ignore[attr-defined]
+        given_back = {each.event.lease for each in before if each.type == "lease.released.v1"}  # type: ignore[attr-defined]  # of this type it has one
         out += bool(granted - given_back)
         again = MemoryLog(before)
         await KeeperRunner(Governor(node=NODE), events=again, now_ms=now_ms).recover()
