@@ -1,13 +1,16 @@
 """The governor's invariants, each broken once: memory, slots, leases, and the cloud only with permission."""
 
 import pytest
-from tests.replay.law_scene import RAW, RUN, Story, announced, another_asks
+from tests.replay.law_scene import RAW, RUN, Story, announced, another_asks, submission
 
 from lumina.events.ids import EventId
 from lumina.events.lease import LeaseExpired, LeaseRefused, LeaseReleased, Refusal
 from lumina.events.node import ModelUnloaded, UnloadReason, UnloadRequested
 from lumina.events.record import NO_DIGEST
+from lumina.events.run import RunClosed, RunStatus
 from lumina.replay import invariants as law
+from lumina.replay.invariants import Invariants
+from lumina.replay.scribe import Scribe
 
 
 def test_memory_is_not_given_twice() -> None:
@@ -121,3 +124,20 @@ def test_the_cloud_is_asked_only_with_permission_and_reason(permitted: bool, rea
     request = story.requested(cloud=reason, model="away")
     lease = story.granted(request, instance="away#1", size=0)
     assert story.broken() == [(law.CLOUD, request.seq), (law.CLOUD, lease.seq)][:faults]
+
+
+def test_the_inputs_that_nobody_answered_are_bounded() -> None:
+    """Runs that ask no model leave the governor nothing to say; of many such inputs the newest are kept as causes."""
+    fold, scribe = Invariants(inputs_max=50), Scribe()
+    end = RunClosed(status=RunStatus.REFUSED, reason="", results=(), tokens=0, records=1, chains=(), root=NO_DIGEST)
+    for number in range(55):
+        began = scribe.root(submission(), stream=f"r-{number}", agent="client")
+        closed = scribe.answer(end, to=began, agent="orchestrator")
+        assert fold.take(began) == fold.take(closed) == ()
+    assert fold.remembered == law.Open(runs=0, requests=0, leases=0, instances=0)
+    assert len(fold._governor._inputs) == 50
+    released = LeaseReleased(lease=EventId("1" * 32))
+    old = scribe.answer(released, to=scribe.records[1], agent="governor")
+    assert [one.invariant for one in fold.take(old)] == [law.LEASE], "its cause is not judged any more, all else is"
+    new = scribe.answer(released, to=scribe.records[-2], agent="governor")
+    assert [one.invariant for one in fold.take(new)] == [law.LEASE]

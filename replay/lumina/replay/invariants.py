@@ -95,12 +95,17 @@ class Open(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Invariants:
-    """The fold. With `run`, the records are those of one run and what its governor saw: other runs have gaps."""
+    """The fold.
 
-    def __init__(self, *, run: StreamId | None = None) -> None:
+    Args:
+        run: The records are those of one run and what its governor saw: other runs have gaps. None for a whole log.
+        inputs_max: How many inputs that the governor has not answered are kept as possible causes.
+    """
+
+    def __init__(self, *, run: StreamId | None = None, inputs_max: int = GOVERNOR_INPUTS_MAX) -> None:
         self._only = run
         self._runs = RunLaws()
-        self._governor = GovernorLaws()
+        self._governor = GovernorLaws(inputs_max=inputs_max)
         self._outcomes = OutcomeLaws()
 
     def take(

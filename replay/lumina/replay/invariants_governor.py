@@ -41,7 +41,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 class GovernorLaws:
     """What the governor's records have to go by: its inputs, requests, leases and the memory of its node."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, inputs_max: int = GOVERNOR_INPUTS_MAX) -> None:
+        self._inputs_max = inputs_max
         self.undecided: dict[EventId, Asked] = {}
         self.leases: dict[EventId, Lease] = {}
         self.instances: dict[tuple[str, str], int] = {}
@@ -87,7 +88,7 @@ class GovernorLaws:
             case _:
                 return  # the governor does not read it
         self._inputs[recorded.id] = recorded
-        if len(self._inputs) > GOVERNOR_INPUTS_MAX:
+        if len(self._inputs) > self._inputs_max:
             self._read_next()
             self._too_many = True
 
