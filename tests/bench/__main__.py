@@ -40,7 +40,8 @@ async def measure(options: argparse.Namespace) -> list[Figure]:
                 figures += await steps.measure(sync, runs=options.count, raw_ms=yardstick.publish_ms)
     if "log" in options.parts:
         _say("whole logs")
-        figures += await passes.measure((*SIZES, *LARGE) if options.large else SIZES)
+        figures += await passes.measure((*SIZES, LARGE[0]) if options.large else SIZES)
+        figures += await passes.measure_alone((*SIZES, *LARGE) if options.large else SIZES)
     if "growth" in options.parts:
         _say("growth of a long conversation")
         figures += await growth.measure()
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="JSON instead of the table")
     parser.add_argument("--count", type=int, default=200, help="runs, hops and publishes per sync mode")
     parser.add_argument("--boots", type=int, default=3, help="repetitions of each start")
-    parser.add_argument("--large", action="store_true", help="logs of up to a million events, too (an hour)")
+    parser.add_argument("--large", action="store_true", help="logs of up to a million events, too (hours)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     options = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))

@@ -10,6 +10,7 @@ from tests.bench.history import Fresh, History
 from tests.bench.raw import PENDING_MAX, admin
 from tests.bench.reading import Pass
 from tests.bench.stage import ROOT, served
+from tests.bench.streaming import PASSES
 
 from lumina.bus.blobs import JetStreamBlobs
 from lumina.bus.nats_transport import connect
@@ -54,6 +55,19 @@ async def measure(sizes: Sequence[int]) -> list[Figure]:
     return figures
 
 
+async def measure_alone(sizes: Sequence[int]) -> list[Figure]:
+    """Return the rates without a server: bytes in memory are read with all checks, and what is over is forgotten."""
+    figures: list[Figure] = []
+    for size in sizes:
+        for what, words in WORDS.items():
+            if what not in PASSES:
+                continue
+            sys.stderr.write(f"bench: {size:,} events without a server: {words}\n")
+            (done,) = await _alone(what, events=size)
+            figures.append(_figure(words, done, part=f"{PART}, no server"))
+    return figures
+
+
 async def _yardstick(place: Place) -> list[Figure]:
     """Return how long the shortest log takes in a process that has read it once, beside what others publish."""
     lines = []
@@ -61,27 +75,37 @@ async def _yardstick(place: Place) -> list[Figure]:
         ("replay", "state", "replay: read, check and fold to the state"),
         ("recovery", "orchestrator", "recovery: start a keeper, which decides all again"),
     ):
-        done = await _passes(place, what=ours, repeat=REPETITIONS)
-        theirs = Figure(part=YARDSTICK, what=f"{what}, theirs", p50_ms=THEIRS_MS[what], note="published, their machine")
-        samples = [1000 * each.seconds * 1000 / each.events for each in done]
-        cpu_ms = percentile([1000 * each.cpu_s * 1000 / each.events for each in done], 0.5)
-        own = Figure(
-            part=YARDSTICK,
-            what=words,
-            count=len(samples),
-            p50_ms=percentile(samples, 0.5),
-            p99_ms=percentile(samples, 0.99),
-            note=f"best {min(samples):.1f} ms, processor time {cpu_ms:.1f} ms; from a NATS server",
-        )
-        lines += [theirs, own]
+        lines.append(Figure(part=YARDSTICK, what=f"{what}, theirs", p50_ms=THEIRS_MS[what], note="published, theirs"))
+        for done, where in (
+            (await _alone(ours, events=1_000, repeat=REPETITIONS), "from memory; processor time"),
+            (await _passes(place, what=ours, repeat=REPETITIONS), "from a NATS server"),
+        ):
+            samples = [1000 * each.seconds * 1000 / each.events for each in done]
+            cpu_ms = percentile([1000 * each.cpu_s * 1000 / each.events for each in done], 0.5)
+            lines.append(
+                Figure(
+                    part=YARDSTICK,
+                    what=words,
+                    count=len(samples),
+                    p50_ms=percentile(samples, 0.5),
+                    p99_ms=percentile(samples, 0.99),
+                    note=f"{where}; best {min(samples):.1f} ms, median processor time {cpu_ms:.1f} ms",
+                )
+            )
     return lines
 
 
-def _figure(words: str, done: Pass) -> Figure:
+async def _alone(what: str, *, events: int, repeat: int = 1) -> list[Pass]:
+    command = [sys.executable, "-m", "tests.bench.streaming", what, str(events), "--repeat", str(repeat)]
+    done = await anyio.run_process(command, cwd=ROOT, stderr=None)
+    return msgspec.json.decode(done.stdout, type=list[Pass])
+
+
+def _figure(words: str, done: Pass, *, part: str = PART) -> Figure:
     memory = f"+{done.memory_bytes / 2**20:.0f} MiB, {done.seconds:.2f} s"
     per_cpu_s = f"{done.events / done.cpu_s:,.0f} per CPU s"
     return Figure(
-        part=PART, what=words, count=done.events, per_s=done.events / done.seconds, note=f"{memory}, {per_cpu_s}"
+        part=part, what=words, count=done.events, per_s=done.events / done.seconds, note=f"{memory}, {per_cpu_s}"
     )
 
 
