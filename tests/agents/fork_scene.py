@@ -130,7 +130,7 @@ class World:
 
 
 def _lose(scene: Scene, request: Recorded[Event]) -> None:
-    """Let the lease for a question run out."""
+    """Let the lease for a question run out. What made the governor say so stands in another stream, as often."""
     assert isinstance(request.event, GenerationRequested)
     granted = LeaseGranted(
         request=request.id,
@@ -142,9 +142,8 @@ def _lose(scene: Scene, request: Recorded[Event]) -> None:
         context=1024,
         expires_at=scene.now_ms + 1000,
     )
-    scene.hear(granted, agent="governor", to=request)
-    lease = scene.records[-1]
-    scene.hear(LeaseExpired(lease=lease.id, request=request.id), agent="governor", to=lease)
+    scene.hear(granted, agent="governor")
+    scene.hear(LeaseExpired(lease=scene.records[-1].id, request=request.id), agent="governor")
 
 
 def _is_open(scene: Scene, record: Recorded[Event]) -> bool:

@@ -38,11 +38,13 @@ from lumina.agents.orchestrator_state import (
 from lumina.bus.memory import MemoryLog
 from lumina.events.base import Event
 from lumina.events.contract import Form
-from lumina.events.generation import PlanItem
+from lumina.events.execution import ExecutionRequested
+from lumina.events.generation import GenerationRequested, PlanItem
 from lumina.events.ids import EventId, StreamId
 from lumina.events.record import Recorded
 from lumina.events.run import ModelChoice, RunClosed, RunOptions
 from lumina.events.step import StepAccepted
+from lumina.events.validation import ValidationRequested
 
 LATER = f"1. {LAYERS}\n2. Using Pillow, layer 'generated_character.png' and 'hat.png', save the result as 'end.png'."
 TWICE = f"1. {ROCK}\n2. {NPC}"
@@ -108,7 +110,10 @@ def test_forking_anywhere_and_going_on_ends_as_the_parent_did(
     count = len(parent.records)
     before = list(parent.log)
     for number in range(0, count, max(stride, count // 12)):
-        child = fork(parent, at=parent.records[number], run=f"r-child-{number}")
+        at = parent.records[number]
+        child = fork(parent, at=at, run=f"r-child-{number}")
+        if isinstance(at.event, GenerationRequested | ValidationRequested | ExecutionRequested):
+            assert child.records[1].event == at.event, "what nobody had answered is asked again, word for word"
         world.finish(child)
         assert outcome(child) == outcome(parent), number
     assert parent.log[:count] == before

@@ -133,6 +133,19 @@ def test_another_seed_and_limit_hold_from_there() -> None:
     assert ended(child) == (RunStatus.FAILED, "1 of 1 attempts made; last: line 3: F821 wrong")
 
 
+def test_a_repair_is_asked_again_with_what_was_wrong() -> None:
+    """The faulty code and its fault go to the model once more, as the parent had put it."""
+    parent = Scene()
+    parent.submit(submitted(ROCK, models=(SMALL,)))
+    parent.answer()
+    parent.validate(ValidationVerdict.FAILED, findings=(error("wrong"),))
+    question = parent.asked()
+    assert isinstance(question.event, GenerationRequested)
+    assert question.event.ask.previous is not None
+    child = fork(parent, at=question, run="r-child")
+    assert child.asked().event == question.event
+
+
 def test_another_model_begins_its_own_ladder() -> None:
     """The attempt under way is begun anew by the new model; an answer that is there is kept."""
     parent = lived(ROCK, models=(SMALL,), world=World(seed=1, luck=16))
