@@ -1,6 +1,7 @@
 """The cloud is never asked without an opt-in and a reason: the orchestrator leaves it out, the governor refuses it."""
 
 import pytest
+from tests.agents.fork_scene import accepted, fork
 from tests.agents.governor_scene import Scene as GovernorScene
 from tests.agents.governor_scene import granted, node, refused, remote
 from tests.agents.run_scene import ROCK, SMALL, Scene, ended, error, rungs, submitted
@@ -9,6 +10,7 @@ from lumina.agents.step_models import permitted
 from lumina.events.generation import GenerationRequested
 from lumina.events.lease import Refusal
 from lumina.events.run import ModelChoice, RunOptions, RunStatus
+from lumina.events.step import AttemptStarted
 from lumina.events.validation import ValidationVerdict
 
 AWAY = ModelChoice(model="away", context=8192, plans=True, cloud=True)
@@ -63,6 +65,17 @@ def test_a_permitted_cloud_is_a_fallback() -> None:
     scene.answer("bad")
     scene.validate(ValidationVerdict.FAILED, findings=(error("bad", rule="style"),))
     assert questions(scene) == [("small", ""), ("away", "permitted by --allow-cloud; fallback: small did not do it")]
+
+
+def test_a_fork_to_a_cloud_that_is_not_permitted_is_refused() -> None:
+    """A fork that names only cloud models, in a run that does not permit them, fails with the option that would."""
+    parent = accepted(models=(SMALL,))
+    started = next(record for record in parent.records if isinstance(record.event, AttemptStarted))
+    (before,) = (record for record in parent.records if record.seq == started.seq - 1)
+    child = fork(parent, at=before, run="r-fork", models=(AWAY,))
+    status, reason = ended(child)
+    assert status is RunStatus.REFUSED
+    assert "--allow-cloud" in reason
 
 
 def test_what_is_permitted_keeps_its_order() -> None:

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from lumina.agents.orchestrator_state import StepState, Trouble, TroubleKind
+from lumina.agents.step_models import not_permitted
 from lumina.events.generation import Sampling
 from lumina.events.run import ModelChoice, RunSubmitted
 from lumina.events.step import Rung
@@ -47,7 +48,8 @@ def next_rung(step: StepState, after: Trouble | None, *, submitted: RunSubmitted
     `tokens` is what the run has generated so far.
     """
     if not step.models:
-        return GiveUp(reason="none of the run's models can do a step of this kind", refused=True)
+        reason = not_permitted(submitted) or "none of the run's models can do a step of this kind"
+        return GiveUp(reason=reason, refused=True)
     if after is not None and after.kind is TroubleKind.BLOCKED:
         return GiveUp(reason=after.reason, refused=True)
     if step.attempts >= submitted.options.attempts_max:

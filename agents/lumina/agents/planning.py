@@ -12,7 +12,7 @@ from lumina.agents.closing import sentence
 from lumina.agents.contracts import contract_for
 from lumina.agents.routing import Route, route
 from lumina.agents.splitting import TASKS_MAX, may_be_several, split_tasks
-from lumina.agents.step_models import permitted
+from lumina.agents.step_models import not_permitted, permitted
 from lumina.events.codec import encode
 from lumina.events.contract import Form, OutputContract
 from lumina.events.generation import PlanItem
@@ -48,9 +48,8 @@ def refusal(submitted: RunSubmitted) -> str | None:
         return "no specialist is known; `lumina specialists list` shows those of this machine"
     if not submitted.models:
         return "no model is available; name one with --model or --model-url"
-    if not permitted(submitted):
-        names = ", ".join(choice.model for choice in submitted.models)
-        return f"all models of this run are on machines of others ({names}); permit that with --allow-cloud"
+    if (why := not_permitted(submitted)) is not None:
+        return why
     wanted = submitted.options.kind
     if wanted is not None and wanted not in kinds:
         return f"no specialist for the kind {wanted!r}; known kinds: {', '.join(kinds)}"

@@ -9,6 +9,14 @@ def permitted(submitted: RunSubmitted) -> tuple[ModelChoice, ...]:
     return tuple(choice for choice in submitted.models if not choice.cloud or submitted.options.cloud)
 
 
+def not_permitted(submitted: RunSubmitted) -> str | None:
+    """Return why no model may be asked at all, None when one may."""
+    if not submitted.models or permitted(submitted):
+        return None
+    names = ", ".join(choice.model for choice in submitted.models)
+    return f"all models of this run are on machines of others ({names}); permit that with --allow-cloud"
+
+
 def cloud_reason(model: ModelChoice, *, submitted: RunSubmitted, after: str = "") -> str:
     """Return why a model that runs on machines of others is asked; empty for one that does not.
 
