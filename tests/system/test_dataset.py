@@ -132,6 +132,12 @@ def test_an_exported_file_proves_rows_too(rows: tuple[Lumina, Path]) -> None:
     ended = lumina("dataset", "verify", str(file), "--from", str(bundle), "--no-execute", "--json")
     assert ended.code == 1, ended
     assert [fault["line"] for fault in ended.events] == [1, 4]
+    of_file = lumina.home.parent / "of-file.jsonl"
+    assert lumina("dataset", str(bundle), "-o", str(of_file)).code == 0
+    assert [row["kind"] for row in read(of_file)] == ["accepted", "repair"]
+    again = lumina("dataset", "verify", str(of_file), "--from", str(bundle))
+    assert again.code == 0, again
+    assert lumina("dataset", "verify", str(of_file), "--no-execute").code == 0
 
 
 def test_dataset_wants_to_know_what(rows: tuple[Lumina, Path]) -> None:
