@@ -1,13 +1,18 @@
 """`lumina verify` as a user has it: a proof that holds, a byte that was changed, a decision that would differ now."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.system.command import MARK, Lumina, sum_request
+
+from lumina.bus.gate import CheckpointFile
 
 DRIVER = """
 from lumina.agents import ladder
@@ -60,6 +65,8 @@ def test_a_decision_that_would_differ_now(recorded: tuple[Lumina, str]) -> None:
     assert done.returncode == 3, done
     assert "Traceback" not in done.stderr
     assert f"record {asked['seq']}" in done.stdout
+    assert re.search(r"recorded by \S+\+[0-9a-f]{12}, decided by \S+\+[0-9a-f]{12}", done.stdout), done
+    assert "because of record" in done.stdout
     assert lumina("verify", run).code == 0
 
 
@@ -73,6 +80,30 @@ def _flip(home: Path, digest: str) -> None:
             block.write_bytes(content)
             return
     raise AssertionError("the record is in no block")
+
+
+def test_a_log_that_was_put_back_is_damaged(
+    recorded: tuple[Lumina, str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Of one process it is known that it saw more than there is: exit code 5, though nothing in the log is wrong."""
+    lumina, run = recorded
+    lumina.end()
+    home = tmp_path_factory.mktemp("put-back") / "home"
+    shutil.copytree(lumina.home, home)
+    other = Lumina(home=home)
+    kept = [CheckpointFile(path).load() for path in (home / "checkpoints").glob("*.json")]
+    seen = max(checkpoint.seq for checkpoint in kept if checkpoint is not None)
+    file = CheckpointFile(home / "checkpoints" / "governor.json")  # one role alone has seen more than there is
+    own = file.load()
+    assert own is not None
+    file.save(msgspec.structs.replace(own, seq=seen + 5))
+    for arguments in (("--all",), (run,)):
+        ended = other("verify", *arguments, "--json")
+        assert ended.code == 5, ended
+        assert ended.events[0]["status"] == "damaged"
+        assert ended.events[0]["damage"]["seq"] > seen
+        assert "governor" in ended.events[0]["damage"]["reason"]
+    other.end()
 
 
 def test_one_changed_byte_names_the_record(recorded: tuple[Lumina, str]) -> None:
