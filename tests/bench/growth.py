@@ -186,6 +186,24 @@ async def converse(
     return conversation, backend
 
 
+class CountedBlobs:
+    """Blobs of which the sizes are noted, each content once."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+        self.sizes: dict[str, int] = {}
+
+    async def put(self, content: bytes) -> str:
+        """See `Blobs`."""
+        digest = await self._blobs.put(content)
+        self.sizes[digest] = len(content)
+        return digest
+
+    async def get(self, digest: str) -> bytes:
+        """See `Blobs`."""
+        return await self._blobs.get(digest)
+
+
 class Stored:
     """What the server says that its streams hold, call by call."""
 
@@ -213,30 +231,32 @@ async def measure() -> list[Figure]:
         stored = Stored(client)
         await stored.look()
         worker = buses["specialist"]
+        blobs = CountedBlobs(worker.blobs)
         started = time.perf_counter()
         conversation, backend = await converse(
             {role: each.events for role, each in buses.items()},
-            blobs=worker.blobs,
+            blobs=blobs,
             live=worker.live,
             calls=CALLS,
             after_call=stored.look,
         )
         seconds = time.perf_counter() - started
-        logical = 0
+        bodies = 0
         async for recorded in buses["client"].events.read():
-            logical += len(encode(recorded.event))
-        return _figures(stored, conversation=conversation, backend=backend, seconds=seconds, bodies=logical)
+            bodies += len(encode(recorded.event))
+        logical = (bodies, sum(blobs.sizes.values()))
+        return _figures(stored, conversation=conversation, backend=backend, seconds=seconds, logical=logical)
 
 
 def _figures(
-    stored: Stored, *, conversation: Conversation, backend: LongBackend, seconds: float, bodies: int
+    stored: Stored, *, conversation: Conversation, backend: LongBackend, seconds: float, logical: tuple[int, int]
 ) -> list[Figure]:
     totals = [total - stored.totals()[0] for total in stored.totals()]
     events, blobs = stored.events[-1] - stored.events[0], stored.blobs[-1] - stored.blobs[0]
     whole = sum(len(message.text) for prompt in backend.prompts for message in prompt)
     new = CALLS * (ASKED_CHARACTERS + ANSWERED_CHARACTERS)
     within = "under" if totals[-1] < LIMIT_BYTES else "OVER"
-    shares = f"events {events:,} (bodies {bodies:,}) + blobs {blobs:,} bytes"
+    shares = f"events {events:,} (bodies {logical[0]:,}) + blobs {blobs:,} (contents {logical[1]:,})"
     lines = [
         _line(
             f"{CALLS} calls, {conversation.tokens:,} tokens in the end",
@@ -253,4 +273,4 @@ def _figures(
 
 
 def _line(what: str, *, size: int, note: str) -> Figure:
-    return Figure(part=PART, what=what, count=size, note=note)
+    return Figure(part=PART, what=f"{what}, bytes", count=size, note=note)
