@@ -28,7 +28,7 @@ SETTLED_S: Final = 12.0
 """After so long without a record nothing is under way any more."""
 GLANCE_S: Final = 2.0
 HORIZON_S: Final = 2 * 3600.0
-FAILED_S: Final = 600.0
+FAILED_S: Final = 30.0
 """What goes on when something has failed already is of less interest."""
 RESUBMIT_S: Final = 1.0
 TEXT_BYTES: Final = 3_600
@@ -67,6 +67,7 @@ def simulate(script: Script, *, casting: Casting = PRODUCTION) -> Outcome:
 
 
 async def _simulate(script: Script, *, casting: Casting, worlds: list[World]) -> Outcome:
+    virtual_ms = 0
     async with anyio.create_task_group() as tasks:
         world = World(script, casting=casting, tasks=tasks)
         worlds.append(world)
@@ -79,9 +80,11 @@ async def _simulate(script: Script, *, casting: Casting, worlds: list[World]) ->
         for number, fault in enumerate(script.faults):
             if isinstance(fault, Kill | Twin | Reconfigured | Damage):
                 tasks.start_soon(_strike, world, fault, number)
-        await _until_settled(world)
-        virtual_ms = world.at_ms
-        world.over = True
+        try:
+            await _until_settled(world)
+        finally:
+            virtual_ms = world.at_ms
+            world.over = True
         tasks.cancel_scope.cancel()
     await check(world)
     return _outcome(world, failures=tuple(world.failures), virtual_ms=virtual_ms)

@@ -14,7 +14,7 @@ Moment = Annotated[int, Meta(ge=0, le=10 * 86_400_000)]
 Place = Annotated[int, Meta(ge=1)]
 
 
-class Fault(msgspec.Struct, frozen=True, kw_only=True, tag_field="fault"):
+class Fault(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="fault"):
     """Something that goes wrong."""
 
 
@@ -211,7 +211,7 @@ AnyFault = (
 )
 
 
-class Machine(msgspec.Struct, frozen=True, kw_only=True):
+class Machine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The node: its budget, its models by name with their size, and how many workers of each role there are."""
 
     bytes_max: int
@@ -225,7 +225,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     sandboxes: Annotated[int, Meta(ge=1, le=8)] = 1
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
+class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One run that a client submits, and perhaps cancels. With `fork_of` it is a fork of that run."""
 
     run: str
@@ -242,7 +242,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     fork_of: str = ""
 
 
-class Script(msgspec.Struct, frozen=True, kw_only=True):
+class Script(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One simulation. With `calm`, nothing takes time that need not."""
 
     seed: int
@@ -255,7 +255,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
 
 def to_json(script: Script) -> bytes:
     """Return a script as indented JSON; defaults are left out."""
-    return msgspec.json.format(msgspec.json.encode(msgspec.to_builtins(script, str_keys=True)), indent=2)
+    return msgspec.json.format(msgspec.json.encode(script), indent=2)
 
 
 def from_json(text: bytes) -> Script:

@@ -72,6 +72,10 @@ class Surroundings(Protocol):
         """Take note that a fault makes somebody wait; with `process`, all that this process does."""
         ...
 
+    def acknowledged(self, request: Recorded[Event], *, process: str) -> None:
+        """Take note that a worker says that a request is settled."""
+        ...
+
     def redelivers(self, role: str) -> bool:
         """Count a request that is handed out, and return whether it is to be handed out once more."""
         ...
@@ -159,6 +163,10 @@ class View:
                 if self._world.redelivers(worker):
                     await delivery.retry(delay_s=0.0)
                 yield _SeenDelivery(self, delivery)
+
+    def acknowledged(self, request: Recorded[Event]) -> None:
+        """Pass on that a request is settled, as its worker says."""
+        self._world.acknowledged(request, process=self.process)
 
     # The blobs and the chatter
 
@@ -271,7 +279,11 @@ class _SeenDelivery:
 
     async def ack(self) -> None:
         """See `Delivery`."""
-        await self._view.do("ack", self._delivery.ack)
+        await self._view.do("ack", self._acknowledge)
+
+    async def _acknowledge(self) -> None:
+        await self._delivery.ack()
+        self._view.acknowledged(self._delivery.recorded)
 
     async def in_progress(self) -> None:
         """See `Delivery`."""

@@ -244,6 +244,13 @@ class World(Scene):
         if resident > limit:
             self.fails("memory", f"with {instance}, models take {resident:,} of {limit:,} bytes")
 
+    def acknowledged(self, request: Recorded[Event], *, process: str) -> None:
+        """See `view.Surroundings`. A request is settled when its outcome stands, or its run is over."""
+        answers = (each for each in reversed(self.records) if each.causation == request.id)
+        if request.stream in self.ledger.closed or any(each.agent == role_of(process) for each in answers):
+            return
+        self.fails("ack: early", f"{process} acknowledged record {request.seq}, and nothing is recorded for it")
+
     def landed(self, recorded: Recorded[Event]) -> None:
         """See `view.Surroundings`."""
         if recorded.seq != len(self.records) + 1:
