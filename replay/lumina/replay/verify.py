@@ -23,8 +23,8 @@ from lumina.replay.cast import Cast, whole_cast
 from lumina.replay.causal import causes_of
 from lumina.replay.comparing import link_of
 from lumina.replay.errors import BlobLost, RunUnknown
-from lumina.replay.integrity import Chains, blob_refs, root_difference
 from lumina.replay.inheritance import inherited
+from lumina.replay.integrity import Chains, blob_refs, root_difference
 from lumina.replay.invariants import Invariants
 from lumina.replay.keepers import KeeperProof
 from lumina.replay.parents import fork_fault, parents_of
