@@ -27,6 +27,9 @@ PURE = (
     "agents/lumina/agents/*.py",
     "bus/lumina/bus/checks.py",
     "bus/lumina/bus/permissions.py",
+    "bus/lumina/bus/repair_plan.py",
+    "bus/lumina/bus/s2.py",
+    "bus/lumina/bus/salvage.py",
     "bus/lumina/bus/subjects.py",
     "bus/lumina/bus/workers.py",
     "events/lumina/events/*.py",
@@ -57,6 +60,7 @@ EDGES = {
     "events/lumina/events/record.py": {"datetime": "RFC 3339 text of a given time; it reads no clock"},
     "replay/lumina/replay/frozen.py": {"anyio": "runs the proof for a test that is no coroutine"},
     "replay/lumina/replay/simulation/casting.py": {"anyio": "puts processes together"},
+    "replay/lumina/replay/simulation/clients.py": {"anyio": "waits in virtual time"},
     "replay/lumina/replay/simulation/loop.py": {
         "anyio": "its scopes are put in order",
         "asyncio": "the loop with the virtual clock; it reads no other",

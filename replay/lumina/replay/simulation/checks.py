@@ -5,7 +5,7 @@ from typing import Final
 from lumina.bus.errors import LogDamaged
 from lumina.events.base import Event
 from lumina.events.record import Recorded
-from lumina.events.run import RunSubmitted
+from lumina.events.run import RunForked
 from lumina.projections.catalogue import PROJECTIONS
 from lumina.projections.fold import MemoryRows, fold
 from lumina.replay.report import Status
@@ -41,11 +41,14 @@ def _lateness(world: World) -> None:
     """Ask that a run which could go on is over within its timeout and some slack."""
     for run, closed in world.ledger.closed.items():
         submitted = world.ledger.submitted.get(run)
-        if submitted is None or not isinstance(submitted.event, RunSubmitted):
+        if submitted is None:
             continue
+        timeouts = {job.run: job.timeout_ms for job in world.script.jobs}
+        if isinstance(submitted.event, RunForked) and submitted.event.options is None:
+            timeouts[run] = max(timeouts.values())
         began_ms = world.landed_at_s[submitted.seq - 1] * 1000
         took_ms = world.landed_at_s[closed.seq - 1] * 1000 - began_ms
-        allowed_ms = submitted.event.options.timeout_ms + SLACK_MS + _hindered_ms(world)
+        allowed_ms = timeouts[run] + SLACK_MS + _hindered_ms(world)
         if took_ms > allowed_ms:
             reason = f"{run} took {took_ms / 1000:.0f} s, and was allowed {allowed_ms / 1000:.0f} s"
             world.fails("late: run", reason)

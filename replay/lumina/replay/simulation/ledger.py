@@ -11,7 +11,7 @@ from lumina.events.generation import GenerationFinished, GenerationOutcome
 from lumina.events.lease import LeaseGranted
 from lumina.events.node import ModelUnloaded
 from lumina.events.record import Recorded
-from lumina.events.run import RunClosed, RunStatus, RunSubmitted
+from lumina.events.run import RunClosed, RunForked, RunStatus, RunSubmitted
 from lumina.events.step import StepAccepted
 from lumina.events.validation import ValidationFinished, ValidationVerdict
 from lumina.replay.simulation.fates import Fate
@@ -42,7 +42,7 @@ class Ledger:
         """Take note of a record that landed; `fate` is that of the program that it accepts."""
         event = recorded.event
         match event:
-            case RunSubmitted():
+            case RunSubmitted() | RunForked():
                 self.submitted.setdefault(recorded.stream, recorded)
             case LeaseGranted():
                 self._reserved.add(event.instance)
@@ -73,7 +73,8 @@ class Ledger:
         self.closed[recorded.stream] = recorded
         said = {result.number for result in event.results if result.accepted}
         seen = self._accepted.get(recorded.stream, set())
-        if said != seen:
+        forked = isinstance(self.submitted[recorded.stream].event, RunForked)
+        if not seen <= said or (said != seen and not forked):  # a fork shares steps of its parent
             return f"{recorded.stream} was closed with accepted steps {sorted(said)}, but {sorted(seen)} were"
         if event.status is RunStatus.COMPLETED and not said:
             return f"{recorded.stream} was completed with no accepted step"

@@ -6,33 +6,21 @@ from typing import Final
 import anyio
 import msgspec
 
-from lumina.agents.specialist_files import MEDIA_TYPE, to_ref
-from lumina.agents.specialist_folders import load_folders
-from lumina.bus.errors import BusError, PayloadTooLarge
-from lumina.events.contract import Case
-from lumina.events.ids import StreamId, root_event_id
-from lumina.events.record import Draft
-from lumina.events.run import ModelChoice, RunCancelRequested, RunClosed, RunOptions, RunSubmitted, SpecialistRef
-from lumina.events.values import BlobRef
+from lumina.events.run import RunClosed
 from lumina.replay.simulation.casting import PRODUCTION, Casting
 from lumina.replay.simulation.checks import check
+from lumina.replay.simulation.clients import be_client, specialists
 from lumina.replay.simulation.loop import Stuck, play
-from lumina.replay.simulation.models import CONTEXT
 from lumina.replay.simulation.scenarios import processes
-from lumina.replay.simulation.script import Damage, Job, Kill, Reconfigured, Script, Twin
-from lumina.replay.simulation.view import View
+from lumina.replay.simulation.script import Damage, Kill, Reconfigured, Script, Twin
 from lumina.replay.simulation.world import Failure, World
 
-SPECIALISTS: Final = ("function", "general")
 SETTLED_S: Final = 12.0
 """After so long without a record nothing is under way any more."""
 GLANCE_S: Final = 2.0
 HORIZON_S: Final = 2 * 3600.0
 FAILED_S: Final = 30.0
 """What goes on when something has failed already is of less interest."""
-RESUBMIT_S: Final = 1.0
-TEXT_BYTES: Final = 3_600
-TEXTS_PER_CASE: Final = 12
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,12 +59,12 @@ async def _simulate(script: Script, *, casting: Casting, worlds: list[World]) ->
     async with anyio.create_task_group() as tasks:
         world = World(script, casting=casting, tasks=tasks)
         worlds.append(world)
-        for content in (each for each, _ in _specialists()):
+        for content in (each for each, _ in specialists()):
             await world.blobs.put(content)
         for process in processes(script.machine):
             tasks.start_soon(world.keep, process)
         for job in script.jobs:
-            tasks.start_soon(_client, world, job)
+            tasks.start_soon(be_client, world, job)
         for number, fault in enumerate(script.faults):
             if isinstance(fault, Kill | Twin | Reconfigured | Damage):
                 tasks.start_soon(_strike, world, fault, number)
@@ -152,79 +140,3 @@ def _faults_end_ms(script: Script) -> int:
         at_ms = getattr(fault, "at_ms", 0)
         ends.append(at_ms + getattr(fault, "for_ms", 0) + getattr(fault, "down_ms", 0))
     return max(ends)
-
-
-async def _client(world: World, job: Job) -> None:
-    """Submit a run, and perhaps cancel it."""
-    view = View(world, process=f"client-{job.run}", first_op=0)
-    await anyio.sleep(job.at_ms / 1000)
-    run = StreamId(job.run)
-    submitted = await _insist(world, view, run=run, name="run.submitted", event=submission(job))
-    if job.cancel_ms is not None and submitted:
-        await anyio.sleep(max(0.0, (job.cancel_ms - world.at_ms) / 1000))
-        await _insist(world, view, run=run, name="run.cancel_requested", event=RunCancelRequested(reason="enough"))
-
-
-async def _insist(
-    world: World, view: View, *, run: StreamId, name: str, event: RunSubmitted | RunCancelRequested
-) -> bool:
-    """Append until it stands."""
-    time_ms = world.now_ms()
-    while True:
-        draft = Draft(
-            event=event, id=root_event_id(run, name=name), stream=run, agent="client", time_ms=time_ms, causation=None
-        )
-        try:
-            await view.append(draft)
-        except PayloadTooLarge:
-            world.given_up.add(run)  # as the command does, with a sentence
-            return False
-        except BusError:
-            if world.damaged:
-                return False
-            await anyio.sleep(RESUBMIT_S)
-        else:
-            return True
-
-
-def submission(job: Job) -> RunSubmitted:
-    """Return the first word of a run."""
-    return RunSubmitted(
-        request=job.request,
-        options=RunOptions(
-            attempts_max=job.attempts_max,
-            timeout_ms=job.timeout_ms,
-            seed=job.seed,
-            plan=job.plan,
-            tokens_max=job.tokens_max,
-        ),
-        specialists=tuple(ref for _, ref in _specialists())[: 1 if job.padding else None],
-        models=tuple(ModelChoice(model=model, context=CONTEXT, plans=job.plan) for model in job.models),
-        cases=_padding(job.padding),
-    )
-
-
-def _padding(size: int) -> tuple[Case, ...]:
-    """Return cases that make a submission about so many bytes longer."""
-    texts = ['"' + "x" * (TEXT_BYTES - 5) + '"' for _ in range(size // TEXT_BYTES)]
-    if texts:
-        texts.append('"' + "x" * (size % TEXT_BYTES) + '"')
-    shown = tuple(Case(arguments=f"[{number}]", one_of=(f"{2 * number}",)) for number in range(3 if texts else 0))
-    return shown + tuple(
-        Case(arguments="[2]", one_of=("4", *texts[first : first + TEXTS_PER_CASE]))
-        for first in range(0, len(texts), TEXTS_PER_CASE)
-    )
-
-
-_refs: list[tuple[bytes, SpecialistRef]] = []
-
-
-def _specialists() -> list[tuple[bytes, SpecialistRef]]:
-    """Return the definitions that runs carry, read once."""
-    if not _refs:
-        for file in load_folders():
-            if file.name in SPECIALISTS and file.definition is not None:
-                digest = sha256(file.content).hexdigest()
-                blob = BlobRef(digest=digest, size=len(file.content), media_type=MEDIA_TYPE)
-                _refs.append((file.content, to_ref(file.definition, blob=blob)))
-    return _refs

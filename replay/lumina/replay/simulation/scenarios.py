@@ -3,6 +3,8 @@
 from collections.abc import Callable, Collection
 from typing import Final
 
+from msgspec.structs import replace
+
 from lumina.replay.simulation.draws import Draws
 from lumina.replay.simulation.script import (
     FAULTS,
@@ -54,6 +56,7 @@ SCENARIOS: Final = {
     "twins": "two keepers of one name, pauses and crashes",
     "zombies": "workers stand still in the middle of their work, and go on when others have taken over",
     "clock": "the wall clock jumps forwards and backwards",
+    "fork": "runs are forked from any record, while they go on or after their end, and records are invalidated",
     "damage": "a bit of a stored record changes, and processes are started again",
     "cancel": "runs are cancelled at any moment",
     "large": "requests with cases as large as a record may be",
@@ -116,8 +119,22 @@ def _machine(draws: Draws, *, scenario: str) -> Machine:
 
 def _jobs(draws: Draws, *, scenario: str) -> tuple[Job, ...]:
     low, high = {"crowd": (5, 8), "swap": (2, 4), "zombies": (2, 5), "large": (1, 2)}.get(scenario, (1, 3))
-    return tuple(
+    jobs = tuple(
         _job(draws, number=number, scenario=scenario) for number in range(draws.between("runs", low=low, high=high))
+    )
+    forks = draws.between("forks", low=1, high=3) if scenario == "fork" else 0
+    return jobs + tuple(_fork(draws, number=len(jobs) + number, before=len(jobs) + number) for number in range(forks))
+
+
+def _fork(draws: Draws, *, number: int, before: int) -> Job:
+    run = f"r-{number + 1}"
+    return replace(
+        _job(draws, number=number, scenario="fork"),
+        at_ms=FIRST_MS + draws.between(run, "at", low=1_000, high=25_000),
+        fork_of=f"r-{draws.between(run, 'parent', low=1, high=before)}",
+        fork_place=draws.between(run, "place", low=0, high=1_000),
+        without=draws.chance(run, "without", percent=30),
+        cancel_ms=None,
     )
 
 

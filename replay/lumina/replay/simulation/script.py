@@ -226,7 +226,11 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One run that a client submits, and perhaps cancels. With `fork_of` it is a fork of that run."""
+    """One run that a client submits, and perhaps cancels.
+
+    With `fork_of` it is a fork of that run, at the record `fork_place` of those that stand when it is made. With
+    `without`, that record and all that descends from it is left out instead.
+    """
 
     run: str
     at_ms: Moment
@@ -240,6 +244,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tokens_max: int = 100_000
     cancel_ms: Moment | None = None
     fork_of: str = ""
+    fork_place: Annotated[int, Meta(ge=0)] = 0
+    without: bool = False
 
 
 class Script(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
