@@ -129,14 +129,14 @@ async def test_what_only_checkpoints_know_is_named(store: Store) -> None:
     assert "to 300: a process has seen it" in str(ended.events[0]["gaps"]), ended
 
 
-async def test_damage_names_the_way_out(store: Store) -> None:
-    """Who verifies a damaged log, or starts on one, is told of `lumina repair`."""
+@pytest.mark.parametrize("damage", [lose_end, lose_blocks])
+async def test_damage_names_the_way_out(store: Store, damage: Damage) -> None:
+    """Who verifies a damaged log is told of `lumina repair`, whether the gate or the proof has found it."""
     lose_mirror(store)
-    lose_end(store)
-    for command in (("verify", "--all"), ("runs",)):
-        ended = Lumina(home=store.root)(*command)
-        assert ended.code == 5, ended
-        assert "lumina repair" in f"{ended.out}{ended.err}", ended
+    damage(store)
+    ended = Lumina(home=store.root)("verify", "--all")
+    assert ended.code == 5, ended
+    assert "lumina repair" in f"{ended.out}{ended.err}", ended
 
 
 async def test_a_whole_log_is_left_alone(store: Store) -> None:

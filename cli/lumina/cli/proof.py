@@ -1,5 +1,6 @@
 """`lumina verify`: decides a run, or all of them, again from the log or a file and compares every byte."""
 
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -56,11 +57,18 @@ def verify(
             print_json(msgspec.json.encode(report))
         else:
             print_report(report)
+            _advise(report, run=run)
         if report.broken:
             return Exit.FAILED
         return Exit(report.status.exit_code)
 
     raise typer.Exit(work(job, home=home))
+
+
+def _advise(report: Report, *, run: str | None) -> None:
+    """Say what to do about a damaged log. A damaged file has to be exported again."""
+    if report.damage is not None and (run is None or not Path(run).is_file()):
+        out().print(Text("  `lumina repair` says what can be restored", style="red"))
 
 
 async def _proof(home: Home, *, run: str | None, invariants: bool) -> Report:
