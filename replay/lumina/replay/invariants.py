@@ -129,7 +129,8 @@ class Invariants:
         self._outcomes.take(recorded, faults=faults)
         run = self._runs.find(recorded.stream) if in_run else None
         self._governor.take(recorded, options=None if run is None else run.options, faults=faults)
-        self._settle(recorded.stream)
+        if self._governor.emptied or (run is not None and run.closed is not None):
+            self._settle(recorded.stream)
         if not faults:
             return ()
         at = link_of(recorded)

@@ -21,6 +21,11 @@ GOVERNOR_INPUTS_MAX: Final = 10_000
 """How many inputs behind the governor's newest answer are known as possible causes."""
 
 
+_READ: Final = frozenset(
+    (GenerationRequested, GenerationFinished, RunClosed, NodeAnnounced, ModelUnloaded, TimerElapsed)
+)
+
+
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """A lease that has not ended."""
 
@@ -72,6 +77,8 @@ class GovernorLaws:
 
     def _input(self, recorded: Recorded[Event]) -> None:
         event = recorded.event
+        if type(event) not in _READ:
+            return
         match event:
             case GenerationRequested():
                 self.undecided[recorded.id] = Asked(stream=recorded.stream, ask=event.ask)
@@ -86,7 +93,7 @@ class GovernorLaws:
             case TimerElapsed() if not recorded.stream.startswith(RUN_PREFIX):
                 self._elapsed(recorded, due=event.due)
             case _:
-                return  # the governor does not read it
+                return  # a timer of a run, which it does not read
         self._inputs[recorded.id] = recorded
         if len(self._inputs) > self._inputs_max:
             self._read_next()

@@ -1,6 +1,7 @@
 """Invariants of workers: each request has one outcome, in its one slot, and an outcome answers what was asked."""
 
 from collections import Counter
+from typing import Final, cast
 
 from lumina.events.base import Event
 from lumina.events.execution import ExecutionFinished, ExecutionRequested
@@ -14,7 +15,8 @@ from lumina.replay.invariants_law import CAUSE, SLOT, Fault
 
 Outcome = GenerationFinished | ValidationFinished | ExecutionFinished | ModelUnloaded
 Request = LeaseGranted | ValidationRequested | ExecutionRequested | UnloadRequested
-_ANSWERED_BY = {
+_REQUESTS: Final = frozenset(Request.__args__)
+_ANSWERED_BY: Final[dict[type[Event], type[Event]]] = {
     GenerationFinished: LeaseGranted,
     ValidationFinished: ValidationRequested,
     ExecutionFinished: ExecutionRequested,
@@ -36,11 +38,11 @@ class OutcomeLaws:
     def take(self, recorded: Recorded[Event], *, faults: list[Fault]) -> None:
         """Fold a record and add what it breaks."""
         event = recorded.event
-        if isinstance(event, Request):
+        if type(event) in _REQUESTS:
             self.requests[recorded.id] = recorded
             self._waiting[recorded.stream] += 1
-        elif isinstance(event, Outcome):
-            self._answer(recorded, event, faults=faults)
+        elif type(event) in _ANSWERED_BY:
+            self._answer(recorded, cast("Outcome", event), faults=faults)
 
     def _answer(self, recorded: Recorded[Event], event: Outcome, *, faults: list[Fault]) -> None:
         cause = recorded.causation

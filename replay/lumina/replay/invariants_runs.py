@@ -48,6 +48,9 @@ LATE: Final = (
 """What may follow the end of a run. A cancellation may cross it: whoever asks for one can't know."""
 
 _PLAN: Final = 0
+_BEGINS: Final = (RunSubmitted, RunForked)
+_UNMARKED: Final = frozenset((*LeaseEvent.__args__, GenerationFinished))
+"""What leaves no mark on what is remembered of a run."""
 
 Proof = tuple[type[Event], int, int, str]
 """What kind of check passed, for which step and attempt, and of which code."""
@@ -115,7 +118,7 @@ class RunLaws:
         """Fold a record of a run and add what it breaks."""
         run = self.open.get(recorded.stream)
         event = recorded.event
-        if isinstance(event, RunSubmitted | RunForked):
+        if isinstance(event, _BEGINS):
             self._begin(recorded, event, run=run, history=history, faults=faults)
             return
         if isinstance(event, RunCancelRequested) and recorded.position > CLIENT_WORDS_MAX:
@@ -130,7 +133,8 @@ class RunLaws:
             _check(run, recorded, faults=faults)
         run.ids[recorded.id] = 0 if recorded.agent == NAME else recorded.seq
         run.positions[recorded.agent] = recorded.position
-        _fold(run, recorded)
+        if type(event) not in _UNMARKED:
+            _fold(run, recorded)
 
     def _begin(
         self,
