@@ -141,7 +141,7 @@ EFFECTS = {"keeping.py", "working.py", "specialist_calls.py", "validator.py", "s
 """What happens in an effect is recorded as it was."""
 AT_THE_CLIENT = {"specialist_files.py", "specialist_folders.py", "prompt_templates.py"}
 """A specialist's file is checked before anything is submitted; a definition that is in a log was sound."""
-IN_MESSAGES = {"codec.py", "record.py", "turns.py"}
+IN_MESSAGES = {"codec.py", "record.py"}
 """Errors that end up on a terminal: what can't be decoded decides nothing."""
 FOLDED = (
     "answers.py",
@@ -150,6 +150,7 @@ FOLDED = (
     "rendering.py",
     "linters.py",
     "prompting.py",
+    "turns.py",
     "artifacts.py",
     "programs.py",
 )

@@ -116,4 +116,4 @@ def _read(content: bytes, *, name: str) -> Turn:
     try:
         return msgspec.json.decode(content, type=Turn)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
-        raise ConversationLost(f"blob {name} is no turn of a conversation: {error}") from error
+        raise ConversationLost(f"blob {name} is no turn of a conversation") from error  # it ends up in an event
