@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import anyio._backends._asyncio as backend
 import structlog
+from anyio._core._eventloop import reset_current_async_library, set_current_async_library
 
 T = TypeVar("T")
 
@@ -130,6 +131,7 @@ def play(main: Coroutine[Any, Any, T]) -> T:
     collecting = gc.isenabled()
     gc.disable()  # finalizers of what hangs in cycles would run at moments that depend on the past of this process
     loop = VirtualLoop()
+    library = set_current_async_library("asyncio")  # said once, not found out at every step
     try:
         with _in_order(), _quiet():
             try:
@@ -137,6 +139,7 @@ def play(main: Coroutine[Any, Any, T]) -> T:
             finally:
                 _end(loop)
     finally:
+        reset_current_async_library(library)
         loop.close()
         if collecting:
             gc.enable()
