@@ -1,5 +1,7 @@
 """No request, however odd, stops the orchestrator: it keeps all runs, and would stop at the same record for ever."""
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -63,3 +65,14 @@ def test_half_a_character_is_no_value() -> None:
     """JSON can write the half of a pair of surrogates, and UTF-8, in which events stand, can't."""
     assert as_json(r'"\ud800"') is None
     assert as_json(r'"\ud83d\ude00"') == '"😀"'
+
+
+@pytest.mark.parametrize("word", ["a" * 6_000, "1" * 6_000, "a." * 3_000, "a-" * 3_000])
+def test_a_long_word_is_thought_about_for_a_moment(word: str) -> None:
+    """The keeper of all runs has no minutes for one request: time grows with its length, not with the square of it."""
+    began = time.process_time()
+    for request in (f"{LAYER} '{word}' and '{word}'.", f"Write a Python function f(a) that says '{word}' or '{word}'."):
+        scene = Scene()
+        scene.submit(submitted(request, models=(SMALL,), options=RunOptions(plan=False)))
+        assert scene.records
+    assert time.process_time() - began < 4.0
