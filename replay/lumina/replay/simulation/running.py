@@ -74,6 +74,7 @@ async def _simulate(script: Script, *, casting: Casting, worlds: list[World]) ->
             virtual_ms = world.at_ms
             world.over = True
         tasks.cancel_scope.cancel()
+    world = worlds[-1]
     await check(world)
     return _outcome(world, failures=tuple(world.failures), virtual_ms=virtual_ms)
 
