@@ -105,7 +105,7 @@ class Orchestrator:
             )
             written, _ = chain(draft, after=state.heads.get(NAME, Head()))
             state = evolve(state, written)
-            answers.append(Answer(event=event, stream=state.stream, written=written))
+            answers.append(Answer(event=event, stream=state.stream, written=written, after=state))
         return tuple(answers)
 
     def deadlines(self, state: RunState) -> tuple[Deadline, ...]:

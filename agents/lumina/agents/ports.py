@@ -5,7 +5,7 @@ Both are pure but for `Worker.perform`. `keeping.py` and `working.py` do their I
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -28,11 +28,13 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         written: The record that it becomes, if the keeper has needed it already; it saves computing it again.
+        after: What `evolve` returns for that record, on the state after the answers before it; likewise.
     """
 
     event: Event
     stream: StreamId
     written: Recorded[Event] | None = None
+    after: Any = None
 
 
 class Deadline(msgspec.Struct, frozen=True, kw_only=True):
