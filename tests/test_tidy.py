@@ -38,7 +38,7 @@ PURE = (
     "models/lumina/models/turns.py",
     "projections/lumina/projections/*.py",
     "replay/lumina/replay/*.py",
-    "replay/lumina/replay/simulation/*.py",
+    "replay/lumina/replay/*/*.py",
     "sandbox/lumina/sandbox/artifacts.py",
     "sandbox/lumina/sandbox/judge.py",
     "sandbox/lumina/sandbox/linters.py",

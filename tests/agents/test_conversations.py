@@ -10,7 +10,7 @@ from lumina.agents.specialist import Specialist
 from lumina.bus.memory import MemoryBlobs, MemoryLive, MemoryLog
 from lumina.events.generation import GenerationFinished
 from lumina.replay.errors import BlobLost
-from lumina.replay.workers import Shelf, WorkerProof
+from lumina.replay.verifying.workers import Shelf, WorkerProof
 
 CALLS = 20
 Held = tuple[MemoryLog, MemoryBlobs, list[list[tuple[str, str]]], list[int]]

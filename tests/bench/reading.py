@@ -25,7 +25,7 @@ from lumina.projections.catalogue import PROJECTIONS
 from lumina.projections.catch_up import catch_up
 from lumina.projections.store import Store
 from lumina.replay.report import Status
-from lumina.replay.verify import verify_all
+from lumina.replay.verifying.verify import verify_all
 
 
 class Pass(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,10 +23,10 @@ from lumina.events.ids import StreamId, root_event_id
 from lumina.events.node import Backend, ModelOffer, NodeAnnounced
 from lumina.events.record import NO_DIGEST, Draft
 from lumina.events.run import ModelChoice, RunOptions
-from lumina.replay.breakpoints import Breakpoint
 from lumina.replay.cast import whole_cast
-from lumina.replay.moments import NO_STATES, Walk
-from lumina.replay.timeline_reading import read_timeline
+from lumina.replay.stepping.breakpoints import Breakpoint
+from lumina.replay.stepping.moments import NO_STATES, Walk
+from lumina.replay.stepping.timeline_reading import read_timeline
 from lumina.sandbox.port import Ended, RunResult
 
 PART: Final = "stepping"

@@ -28,7 +28,7 @@ from lumina.events.ids import EventId, StreamId
 from lumina.events.record import Head, Recorded, from_headers, to_headers
 from lumina.replay.cast import Inputs
 from lumina.replay.report import Status
-from lumina.replay.verify import verify_all
+from lumina.replay.verifying.verify import verify_all
 
 CHUNK_EVENTS = 2_000
 

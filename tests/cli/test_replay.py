@@ -23,11 +23,11 @@ from lumina.cli.replay_screen import KEYS, Stepper
 from lumina.events.base import Event
 from lumina.events.ids import StreamId
 from lumina.events.record import Recorded
-from lumina.replay.breakpoints import Breakpoint
 from lumina.replay.cast import whole_cast
-from lumina.replay.moments import Walk
-from lumina.replay.plain import Change
-from lumina.replay.timeline_reading import read_timeline
+from lumina.replay.stepping.breakpoints import Breakpoint
+from lumina.replay.stepping.moments import Walk
+from lumina.replay.stepping.plain import Change
+from lumina.replay.stepping.timeline_reading import read_timeline
 
 RUN = StreamId("r-bbb")
 

@@ -13,7 +13,7 @@ from lumina.bus.nats_transport import connect
 from lumina.bus.server import embedded_server
 from lumina.bus.transport import Transport
 from lumina.replay.report import Status
-from lumina.replay.verify import verify_all
+from lumina.replay.verifying.verify import verify_all
 
 READY_S_MAX = 8.0
 """Some damage makes the server read in a circle for ever; an ordinary start takes a tenth of a second."""

@@ -30,7 +30,7 @@ from lumina.events.base import Event
 from lumina.events.catalogue import SPOKEN_BY
 from lumina.events.codec import encode
 from lumina.events.record import Draft, Recorded, to_headers
-from lumina.replay.integrity import blob_refs
+from lumina.replay.verifying.integrity import blob_refs
 
 ROLES = ("client", "orchestrator", "governor", "specialist", "validator", "sandbox")
 SMALL_BYTES = 2**16

@@ -34,7 +34,7 @@ from lumina.events.step import AttemptStarted, Rung, StepAccepted
 from lumina.events.timer import TimerElapsed
 from lumina.events.validation import ValidationFinished, ValidationRequested, ValidationVerdict
 from lumina.events.values import BlobRef
-from lumina.replay.invariants import Invariants
+from lumina.replay.invariants.invariants import Invariants
 from lumina.replay.scribe import Scribe
 
 RUN = "r-a"

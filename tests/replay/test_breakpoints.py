@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.replay.conftest import History
 
-from lumina.replay.breakpoints import CHARACTERS_MAX, Breakpoint, as_json
 from lumina.replay.errors import BadBreakpoint
+from lumina.replay.stepping.breakpoints import CHARACTERS_MAX, Breakpoint, as_json
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from lumina.bus.archive_format import Line, check_hidden
 from lumina.bus.errors import ArchiveBroken
 from lumina.events.ids import EventId, StreamId
 from lumina.events.record import Head, Sealed, chain_digest, fields_digest, headers_of
-from lumina.replay.bundle_redaction import TEXT_CHARACTERS_MIN, Redaction
+from lumina.replay.bundles.redaction import TEXT_CHARACTERS_MIN, Redaction
 
 SECRETS = st.text(st.characters(codec="utf-8"), min_size=TEXT_CHARACTERS_MIN, max_size=60)
 WORDS = st.text(st.characters(codec="utf-8"), max_size=20)

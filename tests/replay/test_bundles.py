@@ -23,11 +23,11 @@ from lumina.events.ids import StreamId, root_event_id
 from lumina.events.record import Draft
 from lumina.models.backend import Message
 from lumina.models.turns import PARTS_MAX, extended
-from lumina.replay.bundle import share_of
-from lumina.replay.bundle_redaction import Redaction
+from lumina.replay.bundles.bundle import share_of
+from lumina.replay.bundles.redaction import Redaction
 from lumina.replay.errors import NotRedactable, RunUnknown
 from lumina.replay.report import Report, Status
-from lumina.replay.verify import verify_all, verify_run
+from lumina.replay.verifying.verify import verify_all, verify_run
 
 pytestmark = pytest.mark.anyio
 

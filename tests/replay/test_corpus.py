@@ -7,7 +7,7 @@ from tests.replay.corpus_files import BAD, CORPUS
 
 from lumina.bus.archive import open_archive
 from lumina.replay.report import Report, Status
-from lumina.replay.verify import verify_run
+from lumina.replay.verifying.verify import verify_run
 
 pytestmark = pytest.mark.anyio
 

@@ -10,8 +10,8 @@ from lumina.bus.memory import MemoryBlobs, MemoryLog
 from lumina.cli.dataset_check import Checker
 from lumina.events.execution import ExecutionVerdict
 from lumina.events.ids import StreamId
-from lumina.replay.dataset import Row, RowKind, first_difference
-from lumina.replay.dataset_reading import RunReading, place_of
+from lumina.replay.datasets.reading import RunReading, place_of
+from lumina.replay.datasets.rows import Row, RowKind, first_difference
 from lumina.replay.errors import RowLost
 from lumina.sandbox.port import Ended, RunResult
 from lumina.sandbox.programs import Page

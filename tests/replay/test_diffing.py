@@ -19,10 +19,10 @@ from lumina.events.ids import StreamId
 from lumina.events.lease import LeaseGranted
 from lumina.events.run import RunOptions, RunSubmitted
 from lumina.events.validation import ValidationVerdict
-from lumina.replay.attempts import ladders_of
-from lumina.replay.codediffs import between_attempts, between_runs, codes_of
-from lumina.replay.diffing import Comparison, compare
-from lumina.replay.facts import NOT_COMPARED, differences, facts
+from lumina.replay.diffing.attempts import ladders_of
+from lumina.replay.diffing.codediffs import between_attempts, between_runs, codes_of
+from lumina.replay.diffing.diffing import Comparison, compare
+from lumina.replay.diffing.facts import NOT_COMPARED, differences, facts
 
 ONE = StreamId("r-one")
 OTHER = StreamId("r-other")

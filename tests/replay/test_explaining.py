@@ -20,10 +20,10 @@ from lumina.events.lease import LeaseGranted, LeaseRefused, Refusal
 from lumina.events.record import Recorded
 from lumina.events.run import ModelChoice, RunCancelRequested, RunClosed, RunOptions, RunStatus
 from lumina.events.validation import ValidationVerdict
-from lumina.replay.attempts import ladders_of
-from lumina.replay.explaining import RunExplained, explain_run
-from lumina.replay.grounds import Grounds
-from lumina.replay.tracing import explain_event
+from lumina.replay.diffing.attempts import ladders_of
+from lumina.replay.explaining.explaining import RunExplained, explain_run
+from lumina.replay.explaining.grounds import Grounds
+from lumina.replay.explaining.tracing import explain_event
 
 LATER = f"1. {LAYERS}\n2. Using Pillow, layer 'generated_character.png' and 'hat.png', save the result as 'end.png'."
 

@@ -15,7 +15,7 @@ from lumina.events.codec import decode, encode
 from lumina.events.errors import InvalidEvent
 from lumina.events.record import Recorded
 from lumina.replay.report import Report, Status
-from lumina.replay.verify import verify_all
+from lumina.replay.verifying.verify import verify_all
 
 OUTSIDE = {"client", "node", "clock"}
 History = tuple[MemoryLog, MemoryBlobs]

@@ -24,8 +24,8 @@ from lumina.events.record import Head, Recorded
 from lumina.events.run import ModelChoice, RunClosed, RunOptions, RunStatus
 from lumina.events.step import StepAccepted
 from lumina.replay.errors import ForkProblem, RunUnknown
-from lumina.replay.fork_places import Place, find_place, place_without, story_of
-from lumina.replay.forking import Wishes, compose, compose_without, rehearse
+from lumina.replay.forking.forking import Wishes, compose, compose_without, rehearse
+from lumina.replay.forking.places import Place, find_place, place_without, story_of
 
 TWO = f"1. {ROCK}\n2. {NPC}"
 OFFERED = {choice.model: choice for choice in (DEMO, SMALL, LARGE)}

@@ -21,8 +21,8 @@ from lumina.events.record import Head, Recorded, chain, draft_answer
 from lumina.events.run import RunClosed, RunForked, RunOptions, RunSubmitted
 from lumina.events.step import AttemptStarted, StepAccepted
 from lumina.events.validation import ValidationFinished, ValidationVerdict
-from lumina.replay import invariants as law
-from lumina.replay.invariants import Invariants
+from lumina.replay.invariants import invariants as law
+from lumina.replay.invariants.invariants import Invariants
 
 Records = list[Recorded[Event]]
 SEEDS = st.integers(0, 2**32 - 1)

@@ -11,8 +11,8 @@ from lumina.events.late import is_late
 from lumina.events.lease import LeaseRefused, Refusal
 from lumina.events.run import RunCancelRequested, RunClosed, RunStatus
 from lumina.events.step import StepFailed
-from lumina.replay import invariants as law
-from lumina.replay.invariants import Invariants
+from lumina.replay.invariants import invariants as law
+from lumina.replay.invariants.invariants import Invariants
 
 
 def test_what_took_place_breaks_nothing(history: tuple[MemoryLog, MemoryBlobs]) -> None:

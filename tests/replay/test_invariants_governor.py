@@ -8,8 +8,8 @@ from lumina.events.lease import LeaseExpired, LeaseRefused, LeaseReleased, Refus
 from lumina.events.node import ModelUnloaded, UnloadReason, UnloadRequested
 from lumina.events.record import NO_DIGEST
 from lumina.events.run import RunClosed, RunStatus
-from lumina.replay import invariants as law
-from lumina.replay.invariants import Invariants
+from lumina.replay.invariants import invariants as law
+from lumina.replay.invariants.invariants import Invariants
 from lumina.replay.scribe import Scribe
 
 

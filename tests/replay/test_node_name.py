@@ -17,7 +17,7 @@ from lumina.events.node import NodeAnnounced
 from lumina.events.record import NO_DIGEST, Draft
 from lumina.events.run import RunClosed, RunOptions
 from lumina.replay.report import Status
-from lumina.replay.verify import verify_all, verify_run
+from lumina.replay.verifying.verify import verify_all, verify_run
 
 pytestmark = pytest.mark.anyio
 

@@ -13,8 +13,8 @@ from lumina.events.generation import GenerationFinished, PlanItem
 from lumina.events.ids import StreamId
 from lumina.events.record import Recorded
 from lumina.events.run import ModelChoice, RunOptions
-from lumina.replay.diffing import Told, compare
-from lumina.replay.slots import Placed, place
+from lumina.replay.diffing.diffing import Told, compare
+from lumina.replay.diffing.slots import Placed, place
 
 THREE = f"1. {ROCK}\n2. {NPC}\n3. {WINK}"
 PLAN = tuple(

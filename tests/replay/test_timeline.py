@@ -29,11 +29,11 @@ from lumina.projections.catalogue import PROJECTIONS
 from lumina.projections.fold import fold
 from lumina.replay.cast import Inputs, whole_cast
 from lumina.replay.errors import RunUnknown, SeqOutside
-from lumina.replay.moments import Walk
-from lumina.replay.plain import changes, json_of, plain
-from lumina.replay.sandbox_files import files_at
-from lumina.replay.timeline import GOVERNOR, ORCHESTRATOR, Timeline
-from lumina.replay.timeline_reading import read_timeline
+from lumina.replay.stepping.moments import Walk
+from lumina.replay.stepping.plain import changes, json_of, plain
+from lumina.replay.stepping.sandbox_files import files_at
+from lumina.replay.stepping.timeline import GOVERNOR, ORCHESTRATOR, Timeline
+from lumina.replay.stepping.timeline_reading import read_timeline
 
 History = tuple[MemoryLog, MemoryBlobs]
 RUN = StreamId("r-bbb")

@@ -39,7 +39,7 @@ from lumina.events.run import RunCancelRequested
 from lumina.events.values import Canonical
 from lumina.models import errors as model_errors
 from lumina.replay.report import Status
-from lumina.replay.verify import verify_all
+from lumina.replay.verifying.verify import verify_all
 from lumina.sandbox import errors as sandbox_errors
 from lumina.sandbox.reports import NESTING_MAX, nested_too_deeply, parsed
 

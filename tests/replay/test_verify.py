@@ -14,7 +14,7 @@ from lumina.events.record import Draft, Head, Recorded, chain
 from lumina.events.run import RunClosed
 from lumina.replay.errors import RunUnknown
 from lumina.replay.report import Report, Status
-from lumina.replay.verify import verify_all, verify_run
+from lumina.replay.verifying.verify import verify_all, verify_run
 
 History = tuple[MemoryLog, MemoryBlobs]
 RUN = StreamId("r-bbb")

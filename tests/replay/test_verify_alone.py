@@ -34,7 +34,7 @@ sys.meta_path.insert(0, Absent())
 sys.addaudithook(watch)
 
 import anyio
-from lumina.replay.verify import verify_all, verify_run
+from lumina.replay.verifying.verify import verify_all, verify_run
 from pathlib import Path
 from lumina.bus.archive import open_archive
 

@@ -15,7 +15,7 @@ from lumina.events.ids import EventId, StreamId
 from lumina.events.record import Recorded
 from lumina.events.run import RunClosed, RunForked, RunStatus
 from lumina.replay.report import Status
-from lumina.replay.verify import verify_all, verify_run
+from lumina.replay.verifying.verify import verify_all, verify_run
 
 History = tuple[MemoryLog, MemoryBlobs]
 

@@ -14,7 +14,7 @@ from lumina.bus.memory import MemoryBlobs, MemoryLog
 from lumina.events.ids import StreamId
 from lumina.events.record import Draft
 from lumina.replay.report import Status
-from lumina.replay.verify import verify_all, verify_run
+from lumina.replay.verifying.verify import verify_all, verify_run
 
 RUN = StreamId("r-bbb")
 History = tuple[MemoryLog, MemoryBlobs]

@@ -24,12 +24,12 @@ from lumina.bus.memory import MemoryBlobs, MemoryLog
 from lumina.bus.subjects import Filter
 from lumina.events.base import Event
 from lumina.events.record import Recorded
-from lumina.replay import integrity, workers
 from lumina.replay.cast import Inputs, whole_cast
-from lumina.replay.integrity import Chains
 from lumina.replay.report import Difference, Status
-from lumina.replay.verify import verify_all
-from lumina.replay.workers import Shelf, WorkerProof
+from lumina.replay.verifying import integrity, workers
+from lumina.replay.verifying.integrity import Chains
+from lumina.replay.verifying.verify import verify_all
+from lumina.replay.verifying.workers import Shelf, WorkerProof
 
 History = tuple[MemoryLog, MemoryBlobs]
 FOR_EVER = 10**9

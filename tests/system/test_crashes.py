@@ -23,7 +23,7 @@ from lumina.events.contract import Case
 from lumina.events.ids import StreamId
 from lumina.events.run import RunClosed, RunOptions, RunStatus
 from lumina.replay.report import Status
-from lumina.replay.verify import verify_all
+from lumina.replay.verifying.verify import verify_all
 
 pytestmark = pytest.mark.anyio
 

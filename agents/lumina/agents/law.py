@@ -56,8 +56,10 @@ class Decider(Generic[S]):
         answers: list[Recorded[Event]] = []
         for ordinal, answer in enumerate(self.keeper.decide(state, recorded)):
             written = self._write(answer, to=recorded, ordinal=ordinal)
-            known = written is answer.written and answer.after is not None
-            state = answer.after if known else self.keeper.evolve(state, written)
+            if written is answer.written and answer.after is not None:
+                state = cast("S", answer.after)
+            else:
+                state = self.keeper.evolve(state, written)
             answers.append(written)
         if isinstance(recorded.event, RunClosed):
             self._ending[recorded.stream] = None

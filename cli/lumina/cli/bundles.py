@@ -28,10 +28,10 @@ from lumina.cli.sources import live_run, source
 from lumina.cli.words import size
 from lumina.events.ids import StreamId
 from lumina.projections.errors import NoSuchRun
+from lumina.replay.bundles.freezing import name_of_test, text_of_test
 from lumina.replay.errors import NotRedactable
-from lumina.replay.freezing import name_of_test, text_of_test
 from lumina.replay.report import Report, Status
-from lumina.replay.verify import verify_all, verify_run
+from lumina.replay.verifying.verify import verify_all, verify_run
 
 LOG_NAME: Final = f"lumina-log{SUFFIX}"
 

@@ -21,8 +21,8 @@ from lumina.cli.reading import reading
 from lumina.cli.sources import Source, source
 from lumina.events.ids import StreamId
 from lumina.events.run import RunForked, RunSubmitted
-from lumina.replay.dataset import Row
-from lumina.replay.dataset_reading import RunReading, place_of
+from lumina.replay.datasets.reading import RunReading, place_of
+from lumina.replay.datasets.rows import Row
 from lumina.replay.errors import RowLost
 
 VERIFY: Final = "verify"

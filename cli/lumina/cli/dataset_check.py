@@ -10,8 +10,8 @@ from lumina.bus.log import Originals
 from lumina.events.execution import Check, ExecutionFinished
 from lumina.events.record import NO_DIGEST
 from lumina.events.values import BlobRef
-from lumina.replay.dataset import Row, RowKind, Trail, decoded_raw, execution_request, first_difference
-from lumina.replay.dataset_reading import RunReading, place_problem
+from lumina.replay.datasets.reading import RunReading, place_problem
+from lumina.replay.datasets.rows import Row, RowKind, Trail, decoded_raw, execution_request, first_difference
 from lumina.replay.errors import RowLost
 
 

@@ -8,7 +8,7 @@ from lumina.cli.home import Home
 from lumina.cli.sources import Source, source
 from lumina.events.ids import StreamId
 from lumina.projections.errors import NoSuchRun
-from lumina.replay.dataset_reading import RunReading
+from lumina.replay.datasets.reading import RunReading
 from lumina.replay.errors import RowLost
 
 Opened = tuple[Source, RunReading]

@@ -13,10 +13,10 @@ from lumina.cli.errors import UsageProblem
 from lumina.cli.exits import Exit
 from lumina.cli.home import Home
 from lumina.cli.telling import Whole, whole
-from lumina.replay.attempts import Attempt
-from lumina.replay.codediffs import CodeDiff, between, between_attempts, between_runs
-from lumina.replay.diffing import Comparison, Named, Side, SlotDifference, compare
-from lumina.replay.facts import FieldDifference
+from lumina.replay.diffing.attempts import Attempt
+from lumina.replay.diffing.codediffs import CodeDiff, between, between_attempts, between_runs
+from lumina.replay.diffing.diffing import Comparison, Named, Side, SlotDifference, compare
+from lumina.replay.diffing.facts import FieldDifference
 from lumina.replay.words import shorten
 
 FIELDS_MAX: Final = 12

@@ -15,9 +15,9 @@ from lumina.cli.home import Home
 from lumina.cli.sources import source
 from lumina.cli.telling import Whole, trace, trace_by_id, whole
 from lumina.projections.errors import NoSuchRun
-from lumina.replay.evidence import Evidence
-from lumina.replay.explaining import AttemptTold, Link, RunExplained, StepTold, explain_run
-from lumina.replay.tracing import DEPTH, EventExplained, explain_event
+from lumina.replay.explaining.evidence import Evidence
+from lumina.replay.explaining.explaining import AttemptTold, Link, RunExplained, StepTold, explain_run
+from lumina.replay.explaining.tracing import DEPTH, EventExplained, explain_event
 from lumina.replay.words import shorten
 
 WORDS_MAX: Final = 400

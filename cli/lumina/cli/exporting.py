@@ -17,8 +17,8 @@ from lumina.events.base import type_of
 from lumina.events.ids import StreamId
 from lumina.events.record import from_rfc3339
 from lumina.events.run import RunForked, RunSubmitted
-from lumina.replay.bundle import Share, named_by, named_in_turn, schema_text, share_of
-from lumina.replay.bundle_redaction import Redaction
+from lumina.replay.bundles.bundle import Share, named_by, named_in_turn, schema_text, share_of
+from lumina.replay.bundles.redaction import Redaction
 
 TELL_EVERY_RECORDS: Final = 1_000
 _BEGINNINGS: Final = frozenset({type_of(RunSubmitted), type_of(RunForked)})

@@ -37,10 +37,10 @@ from lumina.events.ids import StreamId
 from lumina.events.record import Recorded
 from lumina.events.run import RunClosed, RunForked, RunSubmitted
 from lumina.models.errors import BadConfiguration
-from lumina.replay import forking
 from lumina.replay.errors import ForkProblem
-from lumina.replay.fork_places import Place, find_place, place_without, story_of
-from lumina.replay.forking import compose, compose_without, draft_fork, rehearse
+from lumina.replay.forking import forking
+from lumina.replay.forking.forking import compose, compose_without, draft_fork, rehearse
+from lumina.replay.forking.places import Place, find_place, place_without, story_of
 
 ID_CHARACTERS_MIN: Final = 6
 

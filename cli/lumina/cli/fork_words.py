@@ -9,8 +9,8 @@ from rich.text import Text
 from lumina.events.base import Event
 from lumina.events.record import Recorded
 from lumina.events.run import RunForked
-from lumina.replay.fork_places import Place
-from lumina.replay.forking import Rehearsal
+from lumina.replay.forking.forking import Rehearsal
+from lumina.replay.forking.places import Place
 from lumina.replay.words import say, shorten, size
 
 RECORDS_SHOWN_MAX: Final = 400

@@ -38,7 +38,7 @@ from lumina.projections.attempts import AttemptRow, Attempts
 from lumina.projections.fold import fold
 from lumina.projections.reading import Reader, open_store
 from lumina.projections.runs import RunRow, Runs
-from lumina.replay.fork_places import shared_by
+from lumina.replay.forking.places import shared_by
 
 ID_CHARACTERS: Final = 18
 """How long a run's id is, so that it can be copied from a narrow terminal, too."""

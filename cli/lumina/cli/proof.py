@@ -19,7 +19,7 @@ from lumina.cli.session import Plan, system
 from lumina.cli.sources import source, whole_log_named
 from lumina.events.ids import StreamId
 from lumina.replay.report import Damage, Report, Status
-from lumina.replay.verify import verify_all, verify_run
+from lumina.replay.verifying.verify import verify_all, verify_run
 
 
 @app.command()

@@ -21,9 +21,9 @@ from lumina.cli.app import HomeOption, JsonOption, app, err, out, print_json, wo
 from lumina.cli.exits import Exit
 from lumina.cli.home import Home
 from lumina.events.base import Event
-from lumina.replay.integrity import blob_refs
 from lumina.replay.report import Status
-from lumina.replay.verify import verify_all
+from lumina.replay.verifying.integrity import blob_refs
+from lumina.replay.verifying.verify import verify_all
 
 BLOBS_SHOWN = 10
 

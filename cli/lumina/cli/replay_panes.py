@@ -13,11 +13,11 @@ from rich.text import Text
 from lumina.cli.words import shorten
 from lumina.events.base import Event
 from lumina.events.record import Recorded, rfc3339
-from lumina.replay.moments import Moment
-from lumina.replay.plain import Change
 from lumina.replay.report import Difference
-from lumina.replay.timeline import Decided, Told
-from lumina.replay.why import Why
+from lumina.replay.stepping.moments import Moment
+from lumina.replay.stepping.plain import Change
+from lumina.replay.stepping.timeline import Decided, Told
+from lumina.replay.stepping.why import Why
 from lumina.sandbox.rendering import escape
 
 VALUE_CHARACTERS_MAX: Final = 160

@@ -29,9 +29,9 @@ from lumina.cli.replay_panes import (
     why_lines,
 )
 from lumina.events.record import rfc3339
-from lumina.replay.breakpoints import Breakpoint
 from lumina.replay.errors import BadBreakpoint, ReplayError
-from lumina.replay.moments import DIFFERS, NO_STATES, NOT_DERIVED, Walk
+from lumina.replay.stepping.breakpoints import Breakpoint
+from lumina.replay.stepping.moments import DIFFERS, NO_STATES, NOT_DERIVED, Walk
 from lumina.replay.words import say
 
 RECORD, WHY, CHANGED = "record", "why", "changed"

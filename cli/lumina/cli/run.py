@@ -30,7 +30,7 @@ from lumina.events.record import Recorded
 from lumina.events.run import ModelChoice, RunClosed, RunOptions
 from lumina.models.errors import BadConfiguration
 from lumina.models.node import DEMO_MODEL
-from lumina.replay.fork_places import shared_by
+from lumina.replay.forking.places import shared_by
 
 
 @dataclass(frozen=True, kw_only=True)

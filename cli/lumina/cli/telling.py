@@ -20,13 +20,13 @@ from lumina.events.ids import EventId
 from lumina.events.lease import LeaseGranted, LeaseRefused
 from lumina.events.record import Recorded
 from lumina.events.run import RunForked
-from lumina.replay.attempts import Ladders, ladders_of
-from lumina.replay.codediffs import codes_of
-from lumina.replay.diffing import Told
-from lumina.replay.grounds import Grounds
-from lumina.replay.lending import Lending, lending_of
-from lumina.replay.slots import answered_by
-from lumina.replay.tracing import back
+from lumina.replay.diffing.attempts import Ladders, ladders_of
+from lumina.replay.diffing.codediffs import codes_of
+from lumina.replay.diffing.diffing import Told
+from lumina.replay.diffing.slots import answered_by
+from lumina.replay.explaining.grounds import Grounds
+from lumina.replay.explaining.lending import Lending, lending_of
+from lumina.replay.explaining.tracing import back
 
 WINDOW_RECORDS: Final = 2_000
 """How much of the log is read at once when something is looked for near a record."""

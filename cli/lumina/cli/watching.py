@@ -20,7 +20,7 @@ from lumina.events.node import NodeAnnounced
 from lumina.events.record import Recorded
 from lumina.events.run import RunClosed
 from lumina.replay.inheritance import inherited
-from lumina.replay.invariants import Invariants
+from lumina.replay.invariants.invariants import Invariants
 from lumina.replay.report import Broken
 from lumina.replay.words import say
 

@@ -10,7 +10,7 @@ from lumina.bus.archive import open_archive
 from lumina.bus.errors import LogDamaged
 from lumina.events.ids import StreamId
 from lumina.replay.report import Damage, Report, Status
-from lumina.replay.verify import verify_run
+from lumina.replay.verifying.verify import verify_run
 
 
 def replay_file(path: Path) -> Report:

@@ -12,7 +12,7 @@ from lumina.replay.report import Status
 from lumina.replay.simulation.script import Jump, Outage, Pause
 from lumina.replay.simulation.view import View
 from lumina.replay.simulation.world import World
-from lumina.replay.verify import verify_all
+from lumina.replay.verifying.verify import verify_all
 
 SLACK_MS: Final = 20_000
 """What a run may take beyond its timeout when nothing is wrong any more: a poll, a restart, an append."""

@@ -14,8 +14,8 @@ from lumina.events.record import Draft
 from lumina.events.run import ModelChoice, RunCancelRequested, RunForked, RunOptions, RunSubmitted, SpecialistRef
 from lumina.events.values import BlobRef
 from lumina.replay.errors import ForkProblem
-from lumina.replay.fork_places import find_place, place_without
-from lumina.replay.forking import FORK_SLOT, Wishes, compose, compose_without
+from lumina.replay.forking.forking import FORK_SLOT, Wishes, compose, compose_without
+from lumina.replay.forking.places import find_place, place_without
 from lumina.replay.simulation.models import CONTEXT
 from lumina.replay.simulation.script import Job
 from lumina.replay.simulation.view import View

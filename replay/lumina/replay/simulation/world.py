@@ -18,7 +18,7 @@ from lumina.events.codec import encode
 from lumina.events.node import ModelUnloaded
 from lumina.events.record import Recorded, to_headers
 from lumina.events.step import StepAccepted
-from lumina.replay.invariants import Invariants
+from lumina.replay.invariants.invariants import Invariants
 from lumina.replay.simulation.casting import PARTS, Casting, Scene
 from lumina.replay.simulation.draws import Draws
 from lumina.replay.simulation.fates import fate_in

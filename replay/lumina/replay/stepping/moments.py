@@ -6,14 +6,14 @@ from typing import Any, Final
 import msgspec
 
 from lumina.bus.log import Blobs
-from lumina.replay.breakpoints import as_json
 from lumina.replay.cast import Cast
-from lumina.replay.plain import Change, json_of, plain
 from lumina.replay.report import Difference
-from lumina.replay.timeline import KEEPERS, Decided, Timeline, Told
-from lumina.replay.why import Why, why
+from lumina.replay.stepping.breakpoints import as_json
+from lumina.replay.stepping.plain import Change, json_of, plain
+from lumina.replay.stepping.timeline import KEEPERS, Decided, Timeline, Told
+from lumina.replay.stepping.why import Why, why
+from lumina.replay.stepping.workbench import Workbench
 from lumina.replay.words import say
-from lumina.replay.workbench import Workbench
 
 DIFFERS: Final = "differs"
 NOT_DERIVED: Final = "not derived"

@@ -18,18 +18,18 @@ from lumina.events.ids import StreamId
 from lumina.events.node import NodeAnnounced
 from lumina.events.record import Recorded
 from lumina.events.run import RunClosed
-from lumina.replay.bundle_integrity import prove_file
+from lumina.replay.bundles.integrity import prove_file
 from lumina.replay.cast import Cast, whole_cast
-from lumina.replay.causal import causes_of
 from lumina.replay.comparing import link_of
 from lumina.replay.errors import BlobLost, RunUnknown
 from lumina.replay.inheritance import inherited
-from lumina.replay.integrity import Chains, blob_refs, root_difference
-from lumina.replay.invariants import Invariants
-from lumina.replay.keepers import KeeperProof
-from lumina.replay.parents import fork_fault, parents_of
+from lumina.replay.invariants.invariants import Invariants
 from lumina.replay.report import BROKEN_MAX, UNKNOWN_CODE, Broken, Damage, Difference, Divergence, Report, Status
-from lumina.replay.workers import Shelf, WorkerProof
+from lumina.replay.verifying.causal import causes_of
+from lumina.replay.verifying.integrity import Chains, blob_refs, root_difference
+from lumina.replay.verifying.keepers import KeeperProof
+from lumina.replay.verifying.parents import fork_fault, parents_of
+from lumina.replay.verifying.workers import Shelf, WorkerProof
 
 
 async def verify_run(

@@ -7,8 +7,8 @@ from typing import Final
 
 import msgspec
 
-from lumina.replay.attempts import Attempt, Ladders, StepStory
-from lumina.replay.evidence import Evidence, evidence_of
+from lumina.replay.diffing.attempts import Attempt, Ladders, StepStory
+from lumina.replay.explaining.evidence import Evidence, evidence_of
 
 DIFF_LINES_MAX: Final = 400
 """Of one diff; what is longer is cut, and says so."""

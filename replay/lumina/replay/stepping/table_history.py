@@ -8,7 +8,7 @@ from msgspec import UNSET
 from lumina.events.base import Event
 from lumina.events.record import Recorded
 from lumina.projections.fold import Key, MemoryRows, Projection, Row
-from lumina.replay.plain import Change, changes, plain
+from lumina.replay.stepping.plain import Change, changes, plain
 
 _Name = tuple[str, Key]
 

@@ -34,8 +34,8 @@ from lumina.events.ids import StreamId, root_event_id
 from lumina.events.record import Recorded
 from lumina.events.timer import TimerElapsed
 from lumina.replay.comparing import link_of
-from lumina.replay.invariants_governor import GOVERNOR_INPUTS_MAX, GovernorLaws
-from lumina.replay.invariants_law import (
+from lumina.replay.invariants.governor import GOVERNOR_INPUTS_MAX, GovernorLaws
+from lumina.replay.invariants.law import (
     ATTEMPTS,
     BEGIN,
     BUDGET,
@@ -56,8 +56,8 @@ from lumina.replay.invariants_law import (
     WRITER,
     Fault,
 )
-from lumina.replay.invariants_outcomes import OutcomeLaws
-from lumina.replay.invariants_runs import RunLaws
+from lumina.replay.invariants.outcomes import OutcomeLaws
+from lumina.replay.invariants.runs import RunLaws
 from lumina.replay.report import Broken
 
 __all__ = [

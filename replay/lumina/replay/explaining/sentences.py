@@ -16,7 +16,7 @@ from lumina.events.run import RunCancelRequested, RunClosed, RunForked, RunPlann
 from lumina.events.step import AttemptStarted, StepAccepted, StepFailed
 from lumina.events.timer import TimerElapsed
 from lumina.events.validation import ValidationFinished, ValidationRequested, ValidationVerdict
-from lumina.replay.evidence import first_error
+from lumina.replay.explaining.evidence import first_error
 from lumina.replay.words import finding_line, shorten, size, speed
 
 REQUEST_CHARACTERS_MAX = 200

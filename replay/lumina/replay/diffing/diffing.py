@@ -17,8 +17,8 @@ from lumina.events.record import Recorded
 from lumina.events.run import RunCancelRequested, RunClosed, RunForked, RunSubmitted
 from lumina.events.timer import TimerElapsed
 from lumina.events.validation import ValidationFinished
-from lumina.replay.facts import FieldDifference, differences, facts
-from lumina.replay.slots import Placed, place, step_of
+from lumina.replay.diffing.facts import FieldDifference, differences, facts
+from lumina.replay.diffing.slots import Placed, place, step_of
 from lumina.replay.words import say
 
 RESULTS = (

@@ -8,10 +8,10 @@ import msgspec
 from lumina.events.base import Event
 from lumina.events.ids import EventId
 from lumina.events.record import Recorded
-from lumina.replay.explaining import Link, link
-from lumina.replay.grounds import Grounds
-from lumina.replay.lending import Lending
-from lumina.replay.slots import answered_by
+from lumina.replay.diffing.slots import answered_by
+from lumina.replay.explaining.explaining import Link, link
+from lumina.replay.explaining.grounds import Grounds
+from lumina.replay.explaining.lending import Lending
 
 DEPTH: Final = 8
 """How many generations of what followed are told unless more are asked for."""

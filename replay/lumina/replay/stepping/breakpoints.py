@@ -18,7 +18,7 @@ from lumina.events.base import Event
 from lumina.events.catalogue import CATEGORIES, EVENT_TYPES
 from lumina.events.record import Recorded, rfc3339
 from lumina.replay.errors import BadBreakpoint
-from lumina.replay.plain import plain
+from lumina.replay.stepping.plain import plain
 
 CHARACTERS_MAX: Final = 1_000
 _WORD: Final = re.compile(r"(?P<name>[a-z_]+\.[a-z_]+)(?P<version>\.v\d+)?")

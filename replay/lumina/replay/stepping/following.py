@@ -17,8 +17,8 @@ from lumina.events.ids import EventId, StreamId
 from lumina.events.record import Recorded
 from lumina.replay.cast import Inputs
 from lumina.replay.comparing import first_difference, undecided
-from lumina.replay.keepers import FAILURES
 from lumina.replay.report import Difference
+from lumina.replay.verifying.keepers import FAILURES
 
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True):

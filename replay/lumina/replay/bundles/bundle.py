@@ -27,8 +27,8 @@ from lumina.models.errors import ConversationLost
 from lumina.models.turns import Turn
 from lumina.replay.cast import whole_cast
 from lumina.replay.errors import RunUnknown
-from lumina.replay.integrity import blob_refs
-from lumina.replay.parents import parents_of
+from lumina.replay.verifying.integrity import blob_refs
+from lumina.replay.verifying.parents import parents_of
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,8 +25,8 @@ from lumina.events.values import BlobRef
 from lumina.replay.cast import Inputs
 from lumina.replay.comparing import first_difference, undecided
 from lumina.replay.errors import BlobLost
-from lumina.replay.keepers import FAILURES
 from lumina.replay.report import Difference
+from lumina.replay.verifying.keepers import FAILURES
 
 KEPT_BYTES_MAX: Final = 4 * 2**20
 SIZES_MAX: Final = 4_096

@@ -3,8 +3,8 @@
 import msgspec
 
 from lumina.agents.executing import ExecutionEffect
-from lumina.replay.moments import Walk
-from lumina.replay.timeline import Told, told
+from lumina.replay.stepping.moments import Walk
+from lumina.replay.stepping.timeline import Told, told
 from lumina.sandbox.port import File
 from lumina.sandbox.programs import run_job
 

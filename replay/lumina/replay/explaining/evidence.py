@@ -12,7 +12,7 @@ from lumina.events.generation import GenerationFinished
 from lumina.events.lease import LeaseExpired, LeaseRefused
 from lumina.events.timer import TimerElapsed
 from lumina.events.validation import Finding, Severity, ValidationFinished
-from lumina.replay.attempts import Fault, FaultKind
+from lumina.replay.diffing.attempts import Fault, FaultKind
 from lumina.replay.words import finding_line, size
 
 FINDINGS_MAX: Final = 3

@@ -21,11 +21,11 @@ from lumina.events.values import BlobRef
 from lumina.replay.cast import Inputs
 from lumina.replay.comparing import first_difference, link_of, undecided
 from lumina.replay.errors import BlobLost
-from lumina.replay.keepers import FAILURES
-from lumina.replay.plain import Change, changes
 from lumina.replay.report import Difference, Link
-from lumina.replay.timeline import Timeline
-from lumina.replay.workers import Outcome, Shelf
+from lumina.replay.stepping.plain import Change, changes
+from lumina.replay.stepping.timeline import Timeline
+from lumina.replay.verifying.keepers import FAILURES
+from lumina.replay.verifying.workers import Outcome, Shelf
 
 IDLE: Final = "idle"
 ASKED: Final = "asked"

@@ -18,10 +18,10 @@ from lumina.events.ids import EventId, StreamId
 from lumina.events.record import Recorded
 from lumina.events.run import RunClosed, RunForked
 from lumina.replay.errors import SeqOutside
-from lumina.replay.plain import Change, changes
 from lumina.replay.report import Difference
-from lumina.replay.table_history import TableHistory
-from lumina.replay.why import Why, why
+from lumina.replay.stepping.plain import Change, changes
+from lumina.replay.stepping.table_history import TableHistory
+from lumina.replay.stepping.why import Why, why
 from lumina.replay.words import say
 
 ORCHESTRATOR: Final = "orchestrator"

@@ -14,7 +14,7 @@ from lumina.events.node import ModelOffer, ModelUnloaded, NodeAnnounced, UnloadR
 from lumina.events.record import Recorded
 from lumina.events.run import RunClosed, RunOptions
 from lumina.events.timer import TimerElapsed
-from lumina.replay.invariants_law import BUDGET, BUSY, CAUSE, CLOUD, LEASE, SLOT, SLOTS, Fault
+from lumina.replay.invariants.law import BUDGET, BUSY, CAUSE, CLOUD, LEASE, SLOT, SLOTS, Fault
 
 NAME: Final = "governor"
 GOVERNOR_INPUTS_MAX: Final = 10_000

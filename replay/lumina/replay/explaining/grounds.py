@@ -17,8 +17,8 @@ from lumina.events.record import Recorded
 from lumina.events.run import RunClosed, RunForked, RunSubmitted
 from lumina.events.step import AttemptStarted, StepAccepted, StepFailed
 from lumina.events.timer import TimerElapsed
-from lumina.replay.attempts import FaultKind, Finished, Ladders
-from lumina.replay.slots import step_of
+from lumina.replay.diffing.attempts import FaultKind, Finished, Ladders
+from lumina.replay.diffing.slots import step_of
 
 
 class Grounds:

@@ -11,7 +11,7 @@ from lumina.events.lease import LeaseGranted
 from lumina.events.node import ModelUnloaded, UnloadRequested
 from lumina.events.record import Recorded
 from lumina.events.validation import ValidationFinished, ValidationRequested
-from lumina.replay.invariants_law import CAUSE, SLOT, Fault
+from lumina.replay.invariants.law import CAUSE, SLOT, Fault
 
 Outcome = GenerationFinished | ValidationFinished | ExecutionFinished | ModelUnloaded
 Request = LeaseGranted | ValidationRequested | ExecutionRequested | UnloadRequested

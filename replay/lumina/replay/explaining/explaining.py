@@ -17,11 +17,11 @@ from lumina.events.record import Recorded
 from lumina.events.run import RunCancelRequested, RunClosed, RunForked, RunPlanned, RunStatus, RunSubmitted
 from lumina.events.step import StepAccepted, StepFailed
 from lumina.events.timer import TimerElapsed
-from lumina.replay.attempts import Attempt, Ladders, StepStory
-from lumina.replay.diffing import Told
-from lumina.replay.evidence import Evidence, evidence_of, headline
-from lumina.replay.grounds import Grounds
-from lumina.replay.sentences import tell
+from lumina.replay.diffing.attempts import Attempt, Ladders, StepStory
+from lumina.replay.diffing.diffing import Told
+from lumina.replay.explaining.evidence import Evidence, evidence_of, headline
+from lumina.replay.explaining.grounds import Grounds
+from lumina.replay.explaining.sentences import tell
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):

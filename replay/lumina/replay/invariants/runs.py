@@ -18,7 +18,7 @@ from lumina.events.step import AttemptStarted, StepAccepted, StepFailed
 from lumina.events.timer import TimerElapsed
 from lumina.events.validation import ValidationFinished, ValidationRequested, ValidationVerdict
 from lumina.replay.comparing import link_of
-from lumina.replay.invariants_law import (
+from lumina.replay.invariants.law import (
     ATTEMPTS,
     BEGIN,
     CAUSE,

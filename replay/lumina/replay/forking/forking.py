@@ -30,9 +30,9 @@ from lumina.events.record import Draft, Head, Recorded, chain
 from lumina.events.run import ModelChoice, PlannedStep, RunForked, RunOptions, RunSubmitted
 from lumina.events.values import REQUEST_CHARACTERS_MAX, BlobRef, FileRef
 from lumina.replay.errors import ForkProblem
-from lumina.replay.fork_places import Place
-from lumina.replay.fork_roles import with_roles
-from lumina.replay.integrity import blob_refs
+from lumina.replay.forking.places import Place
+from lumina.replay.forking.roles import with_roles
+from lumina.replay.verifying.integrity import blob_refs
 
 FORK_SLOT: Final = "run.forked"
 """Names the slot of a fork's first record in its stream."""

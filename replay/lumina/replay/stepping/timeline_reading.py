@@ -17,10 +17,10 @@ from lumina.events.record import Recorded
 from lumina.projections.catalogue import PROJECTIONS
 from lumina.replay.cast import Cast, whole_cast
 from lumina.replay.errors import RunUnknown
-from lumina.replay.following import Following, Taken
 from lumina.replay.report import Difference
-from lumina.replay.table_history import TableHistory
-from lumina.replay.timeline import GOVERNOR, ORCHESTRATOR, Stop, Timeline
+from lumina.replay.stepping.following import Following, Taken
+from lumina.replay.stepping.table_history import TableHistory
+from lumina.replay.stepping.timeline import GOVERNOR, ORCHESTRATOR, Stop, Timeline
 
 
 async def read_timeline(events: Records, run: StreamId, *, cast: Cast | None = None) -> Timeline:

@@ -9,7 +9,7 @@ from lumina.bus.subjects import Filter
 from lumina.events.base import Event
 from lumina.events.ids import EventId, StreamId
 from lumina.events.record import Recorded
-from lumina.replay.dataset import Candidate, Index, Place, Row, candidates, needs, row_of
+from lumina.replay.datasets.rows import Candidate, Index, Place, Row, candidates, needs, row_of
 from lumina.replay.errors import RowLost
 from lumina.replay.inheritance import inherited
 
