@@ -8,7 +8,7 @@ a closed run where it owes nothing more (`Keeper.owes`).
 """
 
 from collections.abc import Sequence
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar, cast
 
 from lumina.agents.ports import Answer, Deadline, Keeper
 from lumina.events.base import Event
