@@ -1,12 +1,14 @@
 """Checkpoints and the gate, on the log in memory; the damage itself is in `test_damage.py`."""
 
 import errno
+import fcntl
 import os
 from pathlib import Path
 
 import anyio
 import pytest
 
+from lumina.bus import gate
 from lumina.bus.errors import CheckpointFailed, LogDamaged
 from lumina.bus.gate import Checkpoint, CheckpointFile, guarded, pass_gate
 from lumina.bus.memory import MemoryLog
@@ -127,6 +129,48 @@ async def test_the_last_of_a_burst_is_noted(tmp_path: Path) -> None:
                 return
             await anyio.sleep(0.02)
     raise AssertionError("the checkpoint was written at the end only")
+
+
+async def test_what_comes_while_the_checkpoint_is_written_is_noted(tmp_path: Path) -> None:
+    """A record that is appended while the file is being replaced gets its checkpoint, though nothing follows it."""
+    file = CheckpointFile(tmp_path / "checkpoint.json")
+    async with guarded(MemoryLog(), file.path, save_every_s=0.05) as guard:
+        await guard.append(draft(1))
+        with (tmp_path / "checkpoint.json.lock").open() as held:
+            fcntl.flock(held, fcntl.LOCK_EX)  # what writes now waits here
+            await guard.append(draft(2))
+            await anyio.sleep(0.5)
+            await guard.append(draft(3))
+        for _ in range(1000):
+            if (saved := file.load()) is not None and saved.seq == 3:
+                return
+            await anyio.sleep(0.02)
+    raise AssertionError("the checkpoint was written at the end only")
+
+
+async def test_who_ends_last_does_not_lower_the_checkpoint_of_another(tmp_path: Path) -> None:
+    """Two commands share a checkpoint: the one that was further on in the log stands, and another log replaces it."""
+    log, file = MemoryLog(), CheckpointFile(tmp_path / "client.json")
+    async with guarded(log, file.path, save_every_s=1_000) as early:
+        await early.append(draft(1))
+        await early.append(draft(2))
+        async with guarded(log, file.path) as late:
+            last = await late.append(draft(3))
+    assert file.load() == Checkpoint(log_id="memory", seq=3, event=last.id, digest=last.digest)
+    file.save(checkpoint(1, log_id="another"))
+    assert file.load() == checkpoint(1, log_id="another")
+
+
+async def test_a_process_that_stands_still_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was stopped while it wrote the checkpoint is waited for, and not for ever."""
+    monkeypatch.setattr(gate, "LOCK_S_MAX", 0.2)
+    file = CheckpointFile(tmp_path / "checkpoint.json")
+    with (tmp_path / "checkpoint.json.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(CheckpointFailed, match="another process"):
+            file.save(checkpoint(1))
+    file.save(checkpoint(1))
+    assert file.load() == checkpoint(1)
 
 
 async def test_a_full_disk_is_named(tmp_path: Path) -> None:

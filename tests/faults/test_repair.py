@@ -14,6 +14,7 @@ from tests.faults.store import Store, blocks, make
 from tests.system.command import Ended, Lumina, finished
 
 from lumina.bus.credentials import nats_folder
+from lumina.bus.errors import RepairFailed
 from lumina.bus.server import embedded_server
 from lumina.bus.swapping import finish_swap, swap
 
@@ -106,6 +107,37 @@ async def test_an_exported_file_has_it(store: Store, exported: Path) -> None:
     assert (ended.code, ended.events[0]["state"]) == (0, "restored"), ended
     assert ended.events[0]["by_source"]["the exported file"] > 0
     await assert_restored(store)
+
+
+async def test_nothing_is_added_to_a_log(store: Store, exported: Path) -> None:
+    """What only the file knows of is left out, since it could be forged and would be executed; --beyond takes it."""
+    lose_mirror(store)
+    lose_blocks(store)
+    lose_end(store)
+    shutil.rmtree(store.checkpoints)
+    everything = len(store.truth.records)
+    dry = repaired(store, "--dry-run", "--from", str(exported)).events[0]
+    assert dry["state"] == "restorable"
+    assert dry["left_out"] > 0
+    assert dry["records"] + dry["left_out"] == everything
+    said = Lumina(home=store.root)("repair", "--dry-run", "--from", str(exported))
+    assert f"{dry['left_out']} records of FILE" in said.out, said
+    assert "--beyond" in said.out
+    ended = repaired(store, "--from", str(exported), "--beyond")
+    assert (ended.code, ended.events[0]["records"], ended.events[0].get("left_out")) == (0, everything, 0), ended
+    await assert_restored(store)
+
+
+async def test_a_log_of_which_nothing_is_known_is_not_replaced_by_an_empty_one(store: Store, exported: Path) -> None:
+    """Without store, mirror and checkpoints everything in the file lies beyond: it is lost until --beyond is said."""
+    shutil.rmtree(nats_folder(store.root) / "js")
+    shutil.rmtree(store.checkpoints)
+    ended = repaired(store, "--from", str(exported))
+    everything = len(store.truth.records)
+    assert (ended.code, ended.events[0]["state"], ended.events[0]["left_out"]) == (5, "lost", everything), ended
+    assert repaired(store, "--beyond").code == 2
+    ended = repaired(store, "--from", str(exported), "--beyond")
+    assert (ended.code, ended.events[0]["state"]) == (0, "restored"), ended
 
 
 async def test_a_wrong_bit_beside_the_records_costs_nothing(store: Store) -> None:
@@ -203,8 +235,12 @@ async def test_ctrl_c_leaves_nothing_behind(store: Store) -> None:
 
 def files_of(store: Store) -> dict[str, bytes]:
     """Return the files of the log's own store."""
-    js = nats_folder(store.root) / "js"
-    return {str(path.relative_to(js)): path.read_bytes() for path in js.rglob("*") if path.is_file()}
+    return files_in(nats_folder(store.root) / "js")
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    """Return the files of a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 async def test_what_is_left_of_a_kill_in_the_last_step(tmp_path: Path) -> None:
@@ -222,6 +258,33 @@ async def test_what_is_left_of_a_kill_in_the_last_step(tmp_path: Path) -> None:
     assert (tmp_path / "js" / "1.blk").read_text() == "restored"
     assert (tmp_path / "js.damaged-1" / "1.blk").read_text() == "damaged"
     assert not scratch.exists()
+
+
+async def test_an_error_in_the_last_step_costs_nothing(store: Store) -> None:
+    """When the old store can't be given its name, it stays where it is, and the next repair gives it."""
+    lose_blocks(store)
+    before = files_of(store)
+    in_the_way = nats_folder(store.root) / "js.damaged-1"
+    in_the_way.symlink_to("nowhere")  # renaming a folder to it fails
+    ended = repaired(store)
+    assert (ended.code, "can't be put aside" in ended.err) == (1, True), ended
+    assert files_in(nats_folder(store.root) / "repairing" / "new" / "nats" / "js") == before
+    again = repaired(store)
+    assert (again.code, files_in(nats_folder(store.root) / "repairing" / "new" / "nats" / "js")) == (1, before), again
+    in_the_way.unlink()
+    ended = repaired(store)
+    assert (ended.code, ended.events[0]["state"]) == (0, "whole"), ended
+    assert files_in(in_the_way) == before
+    await assert_restored(store)
+
+
+async def test_what_is_left_and_can_t_be_read_is_not_removed(tmp_path: Path) -> None:
+    """Without its mark nobody knows whether the folder of a repair holds the damaged store: a user decides."""
+    (tmp_path / "repairing" / "new").mkdir(parents=True)
+    (tmp_path / "repairing" / "swap.json").write_text("{")
+    with pytest.raises(RepairFailed, match="move it away"):
+        finish_swap(tmp_path, scratch=tmp_path / "repairing")
+    assert (tmp_path / "repairing" / "new").is_dir()
 
 
 async def test_a_kill_before_the_last_step(tmp_path: Path) -> None:

@@ -5,13 +5,17 @@ process keeps outside the log what it saw in it last: (log, sequence, event, dig
 direct get shows whether that record still stands there.
 """
 
+import fcntl
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
+from errno import EAGAIN
 from hashlib import sha256
 from pathlib import Path
 from threading import Event as Hurry
+from threading import Lock
 from typing import Annotated, Final, Protocol
 
 import anyio
@@ -30,6 +34,9 @@ from lumina.events.values import Digest, Value
 
 SAVE_EVERY_S: Final = 0.25
 CHECKPOINT_BYTES_MAX: Final = 4_096
+LOCK_S_MAX: Final = 10.0
+"""How long one waits for another process that writes the same checkpoint; a stopped one would hold it for ever."""
+_POLL_S: Final = 0.005
 
 
 class InspectedLog(EventLog, Originals, Protocol):
@@ -83,22 +90,30 @@ class CheckpointFile:
     def save(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint; after a crash at any moment the file holds the old one or the new one.
 
+        Several commands share one checkpoint: one further on in the same log stands, whoever comes last.
+
         Raises:
             CheckpointFailed: It could not be written, for instance because the disk is full; the old one stands.
         """
-        fresh = self.path.with_name(f"{self.path.name}.{os.getpid()}.new")  # several commands share one checkpoint
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with fresh.open("wb") as file:
-                content = msgspec.json.encode(checkpoint)
-                file.write(content + b"\n" + _check(content))
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(self.path)
-            _sync_folder(self.path.parent)
+            with _alone(self.path.with_name(f"{self.path.name}.lock")):
+                standing = self.load()
+                if standing is None or standing.log_id != checkpoint.log_id or standing.seq <= checkpoint.seq:
+                    self._replace(checkpoint)
         except OSError as error:
             advice = "free disk space; what was appended is in the log"
             raise CheckpointFailed(f"{self.path}: the checkpoint can't be written: {error}; {advice}") from error
+
+    def _replace(self, checkpoint: Checkpoint) -> None:
+        fresh = self.path.with_name(f"{self.path.name}.{os.getpid()}.new")
+        with fresh.open("wb") as file:
+            content = msgspec.json.encode(checkpoint)
+            file.write(content + b"\n" + _check(content))
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(self.path)
+        _sync_folder(self.path.parent)
 
 
 async def pass_gate(log: InspectedLog, *files: CheckpointFile) -> None:
@@ -172,9 +187,9 @@ async def guarded(log: InspectedLog, path: Path, *, save_every_s: float = SAVE_E
 class GuardedLog:
     """A log that remembers outside itself what was appended last; see `guarded`.
 
-    The checkpoint is written by the first append, then `save_every_s` after one that came since, and at the end. So
-    at most so much of the log's end is known to nobody when the machine dies. When the checkpoint could not be written,
-    the next append says so.
+    The checkpoint is written by the first append, then `save_every_s` after one that came since, also when it came
+    while an earlier one was being written, and at the end. So at most so much of the log's end is known to nobody when
+    the machine dies. When the checkpoint could not be written, the next append says so.
     """
 
     def __init__(self, log: InspectedLog, *, file: CheckpointFile, log_id: str, save_every_s: float) -> None:
@@ -187,6 +202,10 @@ class GuardedLog:
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
         self._hurry = Hurry()
+        self._lock = Lock()
+        """Guards `_busy`, `_closed` and `_writing`, so that no append falls between the last look and the rest."""
+        self._busy = False
+        self._closed = False
 
     async def append(self, draft: Draft[Event]) -> Recorded[Event]:
         """See `EventLog`.
@@ -198,8 +217,8 @@ class GuardedLog:
         recorded = await self._log.append(draft)
         if self._newest is None or recorded.seq > self._newest.seq:
             self._newest = recorded
-        failed = self._writing is not None and self._writing.done() and self._writing.exception() is not None
-        if self._writing is None or failed:
+        writing = self._writing
+        if writing is None or (writing.done() and writing.exception() is not None):
             await self.save()
         else:
             self._begin(after_s=self._save_every_s)
@@ -207,19 +226,34 @@ class GuardedLog:
 
     def _begin(self, *, after_s: float = 0) -> None:
         """Have the thread write the checkpoint after a while, unless it is going to do so already."""
-        newest = self._newest
-        if newest is None or newest.seq == self._saved_seq or (self._writing is not None and not self._writing.done()):
-            return
-        self._hurry.clear()
-        self._writing = self._writer.submit(self._write, after_s=after_s)
+        with self._lock:
+            if self._busy or self._newest is None or self._newest.seq == self._saved_seq:
+                return
+            self._hurry.clear()
+            self._submit(after_s=after_s)
+
+    def _submit(self, *, after_s: float) -> None:
+        """Give the thread its next piece of work. With the lock held."""
+        self._busy = not self._closed
+        if self._busy:
+            self._writing = self._writer.submit(self._write, after_s=after_s)
 
     def _write(self, *, after_s: float) -> None:
-        """Write down what is newest by then. In the thread."""
+        """Write down what is newest by then, and go on if something came meanwhile. In the thread."""
         self._hurry.wait(after_s)
         newest = self._newest
         assert newest is not None, "something was appended"
-        self._file.save(Checkpoint(log_id=self._log_id, seq=newest.seq, event=newest.id, digest=newest.digest))
-        self._saved_seq = newest.seq
+        try:
+            self._file.save(Checkpoint(log_id=self._log_id, seq=newest.seq, event=newest.id, digest=newest.digest))
+        except BaseException:
+            with self._lock:
+                self._busy = False
+            raise
+        with self._lock:
+            self._saved_seq = newest.seq
+            self._busy = False
+            if self._newest is not newest:
+                self._submit(after_s=self._save_every_s)
 
     async def save(self) -> None:
         """Return when the checkpoint is written, if there is anything new.
@@ -228,19 +262,21 @@ class GuardedLog:
             CheckpointFailed: It could not be written.
         """
         self._hurry.set()
-        await self._fails()
+        await self._failure()
         self._begin()
-        if await self._fails():
-            assert self._writing is not None, "what failed was begun"
-            self._writing.result()
+        failure = await self._failure()
+        if failure is not None:
+            raise failure
 
-    async def _fails(self) -> bool:
-        """Wait for the thread, and return whether it could not write its checkpoint."""
+    async def _failure(self) -> BaseException | None:
+        """Wait for what the thread writes now, and return why it could not."""
         writing = self._writing
-        return writing is not None and await anyio.to_thread.run_sync(writing.exception) is not None
+        return None if writing is None else await anyio.to_thread.run_sync(writing.exception)
 
     def close(self) -> None:
         """End the thread. Safe to repeat; nothing is saved any more."""
+        with self._lock:
+            self._closed = True
         self._hurry.set()
         self._writer.shutdown(wait=False)
 
@@ -294,6 +330,29 @@ class GuardedLog:
 def _check(content: bytes) -> bytes:
     """Return by what a damaged checkpoint is told from a damaged log."""
     return sha256(content).hexdigest().encode()
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold a lock for the time of the block. Raises OSError when another process keeps it for too long."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        end_s = time.monotonic() + LOCK_S_MAX
+        while not _try(descriptor):
+            if time.monotonic() > end_s:
+                raise OSError(EAGAIN, "another process has been writing it for too long", str(path))
+            time.sleep(_POLL_S)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _try(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

@@ -9,7 +9,7 @@ kill -9, leaves everything as it was.
 """
 
 import shutil
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -63,6 +63,8 @@ class Repair(msgspec.Struct, frozen=True, kw_only=True):
         runs: Runs to which some of them belong, as far as is known.
         blobs: How many blobs there are.
         blobs_missing: Digests of blobs that records name and nobody has.
+        left_out: How many records of the exported file were not taken, since they lie beyond the end of the log as its
+            own files, the mirror and the checkpoints know it: who made the file could have added them.
         kept: Where the damaged store is now.
     """
 
@@ -74,6 +76,7 @@ class Repair(msgspec.Struct, frozen=True, kw_only=True):
     runs: tuple[str, ...] = ()
     blobs: int = 0
     blobs_missing: tuple[str, ...] = ()
+    left_out: int = 0
     kept: str = ""
 
 
@@ -84,6 +87,7 @@ class Repairing:
         home: The data folder. No system may run on it.
         checkpoints: The folder of the processes' checkpoints.
         archive: An exported file of this log, or of one of its runs.
+        beyond: Take its records beyond the end that is known here, too; a run that begins there is then executed.
         named: See `Named`.
         check: See `Check`.
         say: Is told what goes on.
@@ -96,6 +100,7 @@ class Repairing:
         *,
         checkpoints: Path,
         archive: Archive | None,
+        beyond: bool = False,
         named: Named,
         check: Check,
         say: Callable[[str], None] = lambda _: None,
@@ -105,11 +110,13 @@ class Repairing:
         self._folder = nats_folder(self._home)
         self._scratch = self._folder / "repairing"
         self._checkpoints = checkpoints
-        self._archive = archive
+        self._archive, self._beyond = archive, beyond
         self._named, self._check, self._say = named, check, say
         self._ready_s_max = ready_s_max
         self._log_id = ""
         self._seen: dict[int, str] = {}
+        self._end: int | None = None
+        self._left_out = 0
 
     async def run(self, *, dry_run: bool) -> Repair:
         """Find out what is damaged, and restore it unless `dry_run` or it can't be.
@@ -131,7 +138,7 @@ class Repairing:
                     return Repair(state="whole")
                 return await self._restore(damage, dry_run=dry_run)
             finally:
-                shutil.rmtree(self._scratch, ignore_errors=True)
+                finish_swap(self._folder, scratch=self._scratch)  # the only copy of the damaged store may be in there
 
     def _known(self) -> str:
         log_id = known_log(self._home)
@@ -186,7 +193,24 @@ class Repairing:
         return sources
 
     def _planner(self, sources: Mapping[str, Source]) -> Planner:
-        return Planner({name: source.records() for name, source in sources.items()}, checkpoints=self._seen)
+        records = {name: source.records() for name, source in sources.items()}
+        if FILE in records and self._end is not None:
+            records[FILE] = self._within(records[FILE], end=self._end)
+        return Planner(records, checkpoints=self._seen)
+
+    def _within(self, records: Iterable[Stored], *, end: int) -> Iterator[Stored]:
+        """Yield the records up to the end, and count the others."""
+        self._left_out = 0
+        for stored in records:
+            if stored.seq <= end:
+                yield stored
+            else:
+                self._left_out += 1
+
+    def _known_end(self, sources: Mapping[str, Source]) -> int:
+        """Return up to where the log goes by all that is here. In a thread."""
+        own = (stored.seq for name, source in sources.items() if name != FILE for stored in source.records())
+        return max((*self._seen, max(own, default=0)), default=0)
 
     async def _restore(self, damage: str, *, dry_run: bool) -> Repair:
         sources = self._sources()
@@ -203,8 +227,9 @@ class Repairing:
             runs=tuple(sorted(plan.runs | (plan.open if plan.gaps else set()))),
             blobs=len(digests) - len(missing),
             blobs_missing=tuple(missing),
+            left_out=self._left_out,
         )
-        if not plan.complete or missing:
+        if not plan.complete or missing or (found.left_out and not found.records):  # an empty log restores nothing
             return msgspec.structs.replace(found, state="lost")
         if dry_run:
             return found
@@ -213,6 +238,8 @@ class Repairing:
 
     def _planned(self, sources: Mapping[str, Source]) -> tuple[Plan, set[str]]:
         """Return the plan, and the digests of all blobs that its records name. In a thread."""
+        if FILE in sources and not self._beyond:
+            self._end = self._known_end(sources)
         planner, wanted = self._planner(sources), set[str]()
         for stored in planner.records():
             with suppress(EventError, LogDamaged):  # of a newer version: what it names is not known

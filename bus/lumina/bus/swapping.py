@@ -14,53 +14,71 @@ from lumina.bus.errors import RepairFailed
 
 _AT_FDCWD: Final = -100
 _EXCHANGE: Final = 2
+_MARK: Final = "swap.json"
 
 
 class _Mark(msgspec.Struct, frozen=True):
     """What is about to be done, written before the exchange.
 
     Attributes:
-        fresh: Where the new store is, and after the exchange the damaged one.
-        inode: Of the damaged one: it tells whether the exchange took place.
+        fresh: Where the new store is in the folder of the mark, and after the exchange the damaged one.
+        built: Inode of the new one: as long as it is there, the exchange has not taken place.
     """
 
     fresh: str
-    inode: int
+    built: int
 
 
 def swap(folder: Path, *, fresh: Path, scratch: Path) -> Path:
-    """Exchange `<folder>/js` with `fresh`, and return where the old one is kept.
+    """Exchange `<folder>/js` with `fresh`, which lies in `scratch`, and return where the old one is kept.
 
     Raises:
-        RepairFailed: The file system can't do that in one step; nothing was changed.
+        RepairFailed: The file system can't do that in one step, and nothing was changed; or it was done, and the old
+            store still lies in `scratch`: `finish_swap` goes on from there.
+        OSError: What is about to be done can't be written down; nothing was changed.
     """
     store = folder / "js"
     store.mkdir(exist_ok=True)  # it may be gone altogether
-    write_private(
-        scratch / "swap.json", content=msgspec.json.encode(_Mark(fresh=str(fresh), inode=store.stat().st_ino))
-    )
+    mark = _Mark(fresh=str(fresh.relative_to(scratch)), built=fresh.stat().st_ino)
+    write_private(scratch / _MARK, content=msgspec.json.encode(mark))
+    _sync(scratch)  # on the disk before what it tells of
     _exchange(store, fresh)
-    _sync(folder)
     return _keep(folder, old=fresh)
 
 
 def finish_swap(folder: Path, *, scratch: Path) -> None:
-    """Finish what a repair that was killed left behind: keep the old store if it was replaced, and clear the rest."""
+    """Finish what a repair left behind: keep the old store if it was replaced, and clear the rest.
+
+    Only what is known to be no damaged store is removed.
+
+    Raises:
+        RepairFailed: The old store can't be given its name, or nobody knows whether it is there; nothing was removed.
+    """
     try:
-        mark = msgspec.json.decode((scratch / "swap.json").read_bytes(), type=_Mark)
-    except (FileNotFoundError, msgspec.MsgspecError):
+        mark = msgspec.json.decode((scratch / _MARK).read_bytes(), type=_Mark)
+    except FileNotFoundError:
         pass  # it did not get that far
+    except (OSError, msgspec.MsgspecError) as error:
+        advice = "it may hold the damaged store: move it away"
+        raise RepairFailed(f"what is left of a repair in {scratch} can't be read: {error}; {advice}") from error
     else:
-        old = Path(mark.fresh)
-        if old.is_dir() and old.stat().st_ino == mark.inode:
+        old = scratch / mark.fresh
+        if old.is_dir() and old.stat().st_ino != mark.built:
             _keep(folder, old=old)
     shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _keep(folder: Path, *, old: Path) -> Path:
-    kept = next(path for number in count(1) if not (path := folder / f"js.damaged-{number}").exists())
-    old.rename(kept)
-    _sync(folder)
+    """Give the old store its name, once the new one's is on the disk. Raises RepairFailed."""
+    try:
+        _sync(folder)
+        kept = next(path for number in count(1) if not (path := folder / f"js.damaged-{number}").exists())
+        old.rename(kept)
+        _sync(folder)
+    except OSError as error:
+        left = old if old.exists() else folder
+        advice = "the restored one is in its place; mend that, and `lumina repair` finishes it"
+        raise RepairFailed(f"the damaged store, in {left}, can't be put aside: {error}; {advice}") from error
     return kept
 
 

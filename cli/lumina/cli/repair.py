@@ -18,6 +18,7 @@ from lumina.bus.jetstream import JetStreamLog
 from lumina.bus.nats_transport import connect
 from lumina.bus.repair import Repair, Repairing
 from lumina.cli.app import HomeOption, JsonOption, app, err, out, print_json, work
+from lumina.cli.errors import UsageProblem
 from lumina.cli.exits import Exit
 from lumina.cli.home import Home
 from lumina.events.base import Event
@@ -33,6 +34,9 @@ def repair(
     file: Annotated[
         Path | None, typer.Option("--from", metavar="FILE", help="An exported file of this log, or of one of its runs.")
     ] = None,
+    beyond: Annotated[
+        bool, typer.Option("--beyond", help="Take records of FILE behind the end known here: only from your own file.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what is damaged and what can be restored.")
     ] = False,
@@ -42,18 +46,22 @@ def repair(
     """Say what is damaged in the log, and restore it: from its own files, the mirror of external consumers, and FILE.
 
     Nothing is ever deleted or changed in place: a whole log is built beside the damaged one and takes its place in one
-    step; the damaged one is kept. If anything is lost for good, nothing is changed, and it is named.
+    step; the damaged one is kept. If anything is lost for good, nothing is changed, and it is named. Records of FILE
+    behind the end that the log, the mirror and the checkpoints know of are left out: what is added there is executed.
 
     Exit codes: 0 whole, restored, or restorable (--dry-run); 5 something is lost.
     """
 
     async def job(found: Home) -> Exit:
+        if beyond and file is None:
+            raise UsageProblem("--beyond goes with a file: lumina repair --from FILE --beyond")
         async with AsyncExitStack() as stack:
             archive = None if file is None else await stack.enter_async_context(open_archive(file))
             repairing = Repairing(
                 found.root,
                 checkpoints=found.checkpoints,
                 archive=archive,
+                beyond=beyond,
                 named=_named,
                 check=lambda server: _check(server, home=found),
                 say=lambda what: err().print(f"repair: {what}", style="dim", markup=False),
@@ -109,6 +117,9 @@ def lines_of(result: Repair, *, given: bool) -> Iterator[str]:
         yield f"  lost: blob {digest}"
     if len(result.blobs_missing) > BLOBS_SHOWN:
         yield f"  lost: {len(result.blobs_missing) - BLOBS_SHOWN} more blobs"
+    if result.left_out:
+        known = "of FILE lie behind the end that anything here knows of and were left out"
+        yield f"  {result.left_out:,} records {known}; if it is your own export: --beyond"
     match result.state:
         case "restorable":
             yield "  everything can be restored: lumina repair"
