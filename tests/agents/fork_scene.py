@@ -40,7 +40,7 @@ def forked_from(parent: Scene, *, at: Recorded[Event], without: EventId | None =
 def begin(log: list[Recorded[Event]], event: RunForked, *, run: str) -> Scene:
     """Let a fork begin in the log where its parent stands, as the runner does it."""
     scene = Scene(StreamId(run), log=log)
-    origin = Origin(parent=event.parent, at=event.at, without=event.without)
+    origin = Origin(parent=event.parent, at=event.at, chains=event.chains, without=event.without)
 
     async def read() -> tuple[Recorded[Event], ...]:
         return await history_of(origin, events=MemoryLog(log), before=len(log) + 1)

@@ -1,4 +1,4 @@
-"""A fork is proved together with the runs that it shares records with, and says nothing false about them."""
+"""A fork is proved together with the runs that it shares records with; one that says false things of them is none."""
 
 from typing import Any
 
@@ -11,9 +11,10 @@ from tests.replay.test_verify import but, rewritten
 from lumina.agents.closing import root_of
 from lumina.bus.memory import MemoryBlobs, MemoryLog
 from lumina.events.base import Event
+from lumina.events.contract import Case
 from lumina.events.ids import EventId, StreamId
 from lumina.events.record import Recorded
-from lumina.events.run import RunClosed, RunForked, RunStatus
+from lumina.events.run import RunClosed, RunForked, RunPlanned, RunStatus
 from lumina.replay.report import Status
 from lumina.replay.verifying.verify import verify_all, verify_run
 
@@ -63,12 +64,13 @@ async def test_every_prefix_with_forks_is_proved(generations: History) -> None:
 
 
 @pytest.mark.parametrize("change", ["count", "digest", "agent", "root", "fewer", "at"])
-async def test_a_fork_that_speaks_of_other_records_is_damage(generations: History, change: str) -> None:
-    """Chains, root or place that are not those of the parent there are reported at the fork's own record."""
+async def test_a_fork_that_speaks_of_other_records_has_not_gone_on(generations: History, change: str) -> None:
+    """With chains, a root or a place that are not those of the parent it is refused: that it went on is reported."""
     log, blobs = generations
     target = first_word(generations, CHILD)
     event = target.event
     assert isinstance(event, RunForked)
+    went_on = next(each for each in log.records if each.stream == CHILD and each.agent == "orchestrator")
     one = event.chains[0]
     other = {
         "count": (msgspec.structs.replace(one, count=one.count + 1), *event.chains[1:]),
@@ -85,10 +87,10 @@ async def test_a_fork_that_speaks_of_other_records_is_damage(generations: Histor
         false = but(event, chains=other[change], root=root_of(other[change]))
     forged = rewritten(log.records, lambda each: {"event": false} if each.id == target.id else {})
     for report in (await verify_run(forged, blobs, CHILD), await verify_all(forged, blobs)):
-        assert report.status is Status.DAMAGED, report.lines()
-        assert report.damage is not None
-        assert report.damage.seq == target.seq
-        assert "speaks of other records" in report.damage.reason
+        assert report.status is Status.DIVERGED, report.lines()
+        assert report.divergence is not None
+        assert report.divergence.at.seq == went_on.seq
+        assert report.divergence.difference.decided == '"run.closed.v1"'
 
 
 async def test_a_forged_parent_is_found_from_its_fork(generations: History) -> None:
@@ -124,3 +126,30 @@ async def test_a_fork_of_nothing_is_refused_and_proved() -> None:
     closed = log.records[-1].event
     assert isinstance(closed, RunClosed)
     assert closed.status is RunStatus.REFUSED
+
+
+@pytest.mark.parametrize("change", ["nothing", "digest", "root", "size"])
+async def test_a_forged_fork_is_refused_and_proved(change: str) -> None:
+    """All agents go on, start again and end the next run; the refusal is proved like any other decision."""
+    log, blobs = await family()
+    at = next(each for each in log.records if each.stream == PARENT and each.type == "run.planned.v1")
+    honest: Any = forked(log.records, at=at)
+    assert isinstance(at.event, RunPlanned)
+    step = at.event.steps[0]
+    case = Case(arguments="[1]", one_of=tuple(f'"{letter * 3_900}"' for letter in "abcd"))
+    replace = msgspec.structs.replace
+    large = replace(step, contract=replace(step.contract, cases=(case,) * 60))
+    digest = (replace(honest.chains[0], digest="1" * 64), *honest.chains[1:])
+    event: Any = {
+        "nothing": but(honest, chains=(), root=root_of(())),
+        "digest": but(honest, chains=digest, root=root_of(digest)),
+        "root": but(honest, root="1" * 64),
+        "size": but(honest, steps=(large,)),
+    }[change]
+    await go_on(StreamId("r-forged"), event, log=log, blobs=blobs)
+    await go_on(StreamId("r-next"), honest, log=log, blobs=blobs)
+    ends = {each.stream: each.event for each in log.records if isinstance(each.event, RunClosed)}
+    assert ends[StreamId("r-forged")].status is RunStatus.REFUSED
+    assert ends[StreamId("r-next")].status is RunStatus.COMPLETED
+    for report in (await verify_run(log, blobs, StreamId("r-forged")), await verify_all(log, blobs)):
+        assert (report.status, report.pending) == (Status.OK, 0), report.lines()

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import aclosing
 from typing import Final
 
+from lumina.agents.closing import chain_heads
 from lumina.agents.orchestrator_state import attempt_timer
 from lumina.agents.ports import Origin
 from lumina.bus.log import Records
@@ -13,7 +14,7 @@ from lumina.events.execution import ExecutionFinished, ExecutionRequested
 from lumina.events.generation import GenerationFinished, GenerationRequested
 from lumina.events.ids import EventId, StreamId
 from lumina.events.lease import LeaseExpired, LeaseGranted, LeaseRefused, LeaseReleased
-from lumina.events.record import Recorded
+from lumina.events.record import Head, Recorded
 from lumina.events.run import RunForked
 from lumina.events.step import AttemptStarted
 from lumina.events.timer import TimerElapsed
@@ -31,8 +32,8 @@ async def history_of(origin: Origin, *, events: Records, before: int) -> tuple[R
         events: Where the parents' records stand.
         before: The sequence of the fork's first record: what it shares must stand before it.
 
-    Returns nothing when the parent does not have such a record there, or descends from too many forks; then there is
-    nothing that the fork could be a fork of.
+    Returns nothing when the parent does not have such a record there or its chains are others than the origin names,
+    up to that record, or when it descends from too many forks; then there is nothing that it could be a fork of.
 
     Raises:
         LogDamaged: The parent's part of the log is not whole.
@@ -51,11 +52,14 @@ async def _history(origin: Origin, *, events: Records, before: int, generations:
                 break
     if not records or records[-1].id != origin.at or generations == 0:
         return None
+    heads = {recorded.agent: Head(position=recorded.position, digest=recorded.digest) for recorded in records}
+    if chain_heads(heads) != origin.chains:
+        return None
     earlier: list[Recorded[Event]] = []
     first = next((recorded for recorded in records if recorded.agent == "client"), records[0])
     match first.event:
-        case RunForked(parent=parent, at=at, without=without) if first.position == 1:
-            further = Origin(parent=parent, at=at, without=without)
+        case RunForked(parent=parent, at=at, chains=chains, without=without) if first.position == 1:
+            further = Origin(parent=parent, at=at, chains=chains, without=without)
             shared = await _history(further, events=events, before=first.seq, generations=generations - 1)
             if shared is None:
                 return None

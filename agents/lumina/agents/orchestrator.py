@@ -77,8 +77,8 @@ class Orchestrator:
     def origin(self, recorded: Recorded[Event]) -> Origin | None:
         """Return what a run is a fork of, when this record is the first of a fork."""
         match recorded.event:
-            case RunForked(parent=parent, at=at, without=without) if recorded.position == 1:
-                return Origin(parent=parent, at=at, without=without)
+            case RunForked(parent=parent, at=at, chains=chains, without=without) if recorded.position == 1:
+                return Origin(parent=parent, at=at, chains=chains, without=without)
             case _:
                 return None
 

@@ -9,6 +9,8 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
+from lumina.agents import planning
+from lumina.agents.closing import root_of
 from lumina.agents.orchestrator_state import (
     Asking,
     Coded,
@@ -61,9 +63,14 @@ def forked(state: RunState, recorded: Recorded[Event], *, event: RunForked) -> R
 
 def _fault(state: RunState, event: RunForked) -> str | None:
     """Return why nothing can go on from here, None when it can."""
+    if (root := root_of(event.chains)) != event.root:
+        return f"the root of the chains that it names is {root}, not {event.root}"
     submitted = state.submitted
     if submitted is None:
-        return f"{event.parent} has no record {event.at} before this one that a run could go on from"
+        return (
+            f"{event.parent} has no record {event.at} before this one that a run could go on from, or there its chains "
+            "are others than those named"
+        )
     if state.planned is None:
         return "there is no plan yet whose steps could be replaced" if event.steps else None
     if event.request is not None:
@@ -75,6 +82,26 @@ def _fault(state: RunState, event: RunForked) -> str | None:
             return f"the plan has no step {step.number}; it has {len(numbers)}"
         if step.specialist not in names:
             return f"no specialist of the run is called {step.specialist!r}, whom step {step.number} names"
+    return _excess(state, submitted, event=event)
+
+
+def _excess(state: RunState, submitted: RunSubmitted, *, event: RunForked) -> str | None:
+    """Return what is too large to be asked in a run that is planned already; for any other, the planner looks.
+
+    A step that is the parent's, by a specialist that is, too, has been asked for there: it is not measured.
+    """
+    wanted = _overridden(submitted, event)
+    if (why := planning.excess(wanted)) is not None:
+        return why
+    named = {specialist.name: specialist for specialist in wanted.specialists}
+    replaced = {step.number: step for step in event.steps}
+    for step in state.steps:
+        words = replaced.get(step.planned.number, step.planned)
+        specialist = named[words.specialist]
+        if words == step.planned and specialist == step.specialist:
+            continue
+        if (why := planning.step_excess(words, specialist=specialist)) is not None:
+            return why
     return None
 
 

@@ -40,9 +40,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
 def refusal(submitted: RunSubmitted) -> str | None:
     """Return why a request can't be begun at all, None when it can."""
-    size = len(encode(submitted))
-    if size > SUBMISSION_BYTES_MAX:
-        return f"the request with its cases has {size:,} bytes, and at most {SUBMISSION_BYTES_MAX:,} can be worked on"
+    if (why := excess(submitted)) is not None:
+        return why
     kinds = known_kinds(submitted)
     if not kinds:
         return "no specialist is known; `lumina specialists list` shows those of this machine"
@@ -54,6 +53,28 @@ def refusal(submitted: RunSubmitted) -> str | None:
     if wanted is not None and wanted not in kinds:
         return f"no specialist for the kind {wanted!r}; known kinds: {', '.join(kinds)}"
     return None
+
+
+def excess(submitted: RunSubmitted) -> str | None:
+    """Return why what follows from a request could be too large for the log, None when it can't."""
+    size = len(encode(submitted))
+    if size <= SUBMISSION_BYTES_MAX:
+        return None
+    return f"the request with its cases has {size:,} bytes, and at most {SUBMISSION_BYTES_MAX:,} can be worked on"
+
+
+def step_excess(step: PlannedStep, *, specialist: SpecialistRef) -> str | None:
+    """Return why what is asked for a step that no planner made could be too large for the log, None when it can't.
+
+    An ask holds one step and one specialist, and a lease repeats it. Both are counted, so neither has to be small.
+    """
+    size = len(encode(step)) + len(encode(specialist))
+    if size <= SUBMISSION_BYTES_MAX:
+        return None
+    return (
+        f"step {step.number} and its specialist have {size:,} bytes, and at most {SUBMISSION_BYTES_MAX:,} can be "
+        "worked on"
+    )
 
 
 def known_kinds(submitted: RunSubmitted) -> tuple[str, ...]:

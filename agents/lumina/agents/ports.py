@@ -13,6 +13,7 @@ from lumina.bus.subjects import Filter
 from lumina.events.base import Event
 from lumina.events.ids import EventId, StreamId
 from lumina.events.record import Recorded
+from lumina.events.run import ChainHead
 from lumina.events.values import BlobRef
 
 S = TypeVar("S")
@@ -51,11 +52,13 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         parent: The shard that it is a fork of.
         at: The last record of the parent that belongs to it.
+        chains: The heads of the parent's chains there; one that names others is a fork of nothing.
         without: A record of the parent that does not, nor what descends from it.
     """
 
     parent: StreamId
     at: EventId
+    chains: tuple[ChainHead, ...]
     without: EventId | None = None
 
 

@@ -64,8 +64,8 @@ async def read_whole(found: Source) -> Whole:
         raise UsageProblem(f"there is no record of {found.run}")
     told = Told(run=found.run, records=records)
     match records[0].event:
-        case RunForked(parent=parent, at=at, without=without):
-            origin = Origin(parent=parent, at=at, without=without)
+        case RunForked(parent=parent, at=at, chains=chains, without=without):
+            origin = Origin(parent=parent, at=at, chains=chains, without=without)
             history = await history_of(origin, events=found.events, before=records[0].seq)
             told = Told(run=found.run, records=records, history=history)
         case _:

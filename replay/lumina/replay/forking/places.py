@@ -106,8 +106,8 @@ def fork_of(own: Sequence[Recorded[Event]]) -> tuple[Origin, Recorded[Event]] | 
     """Return what a run is a fork of, with the record that says so; None when it is no fork."""
     for recorded in own:
         match recorded.event:
-            case RunForked(parent=parent, at=at, without=without) if recorded.position == 1:
-                return Origin(parent=parent, at=at, without=without), recorded
+            case RunForked(parent=parent, at=at, chains=chains, without=without) if recorded.position == 1:
+                return Origin(parent=parent, at=at, chains=chains, without=without), recorded
             case _:
                 continue
     return None
@@ -135,14 +135,16 @@ async def _place(
     parent: StreamId, *, upto: Sequence[Recorded[Event]], without: EventId | None, events: Records
 ) -> Place:
     at = upto[-1]
-    origin = Origin(parent=parent, at=at.id, without=without)
+    chains = chain_heads(
+        {recorded.agent: Head(position=recorded.position, digest=recorded.digest) for recorded in upto}
+    )
+    origin = Origin(parent=parent, at=at.id, chains=chains, without=without)
     history = await history_of(origin, events=events, before=at.seq + 1)
     if not any(isinstance(recorded.event, RunSubmitted) for recorded in history):
         raise ForkProblem(
             f"{parent} can't be forked: no submission leads to it, or it is a fork of more than {GENERATIONS_MAX} forks"
         )
-    heads = {recorded.agent: Head(position=recorded.position, digest=recorded.digest) for recorded in upto}
-    return Place(parent=parent, at=at, chains=chain_heads(heads), history=history, without=without)
+    return Place(parent=parent, at=at, chains=chains, history=history, without=without)
 
 
 def _no_record(run: StreamId, *, seq: int, seen: Sequence[int]) -> str:

@@ -156,7 +156,9 @@ class RunLaws:
         if isinstance(event, RunForked):
             run.guessed = history is None
             if history == ():
-                faults.append((FORK, f"no record {event.at} of {event.parent} stands before it"))
+                faults.append(
+                    (FORK, f"no record {event.at} of {event.parent}, behind the chains that it names, stands before it")
+                )
             for before in history or ():
                 if not isinstance(before.event, RunClosed):
                     _fold(run, before)

@@ -28,7 +28,7 @@ from lumina.replay.report import BROKEN_MAX, UNKNOWN_CODE, Broken, Damage, Diffe
 from lumina.replay.verifying.causal import causes_of
 from lumina.replay.verifying.integrity import Chains, blob_refs, root_difference
 from lumina.replay.verifying.keepers import KeeperProof
-from lumina.replay.verifying.parents import fork_fault, parents_of
+from lumina.replay.verifying.parents import parents_of
 from lumina.replay.verifying.workers import Shelf, WorkerProof
 
 
@@ -170,8 +170,7 @@ class _Proof:
         self._records += 1
         if self._suspect is not None:
             return self._suspect
-        fault = await self._chains.take(recorded) or await fork_fault(recorded, events=self._events)
-        if fault is not None:
+        if (fault := await self._chains.take(recorded)) is not None:
             return Damage(seq=recorded.seq, reason=f"{recorded.type} speaks of other records: {fault}")
         self._workers.notice(recorded)
         try:
