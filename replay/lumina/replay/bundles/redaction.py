@@ -15,6 +15,7 @@ import msgspec
 
 from lumina.bus.archive_format import NEVER_HIDDEN, Line, field_digest, fields_of, hide
 from lumina.events.catalogue import EVENT_TYPES, WRITERS
+from lumina.replay.bundles.disguises import Encoded, forms, plain, undone
 from lumina.replay.errors import NotRedactable
 
 TEXT_CHARACTERS_MIN: Final = 8
@@ -27,7 +28,8 @@ NESTED_MAX: Final = 3
 _PUBLIC: Final = frozenset(EVENT_TYPES) | {agent for writers in WRITERS.values() for agent in writers}
 """Words that every file holds in its envelopes."""
 _NO_SECRETS: Final = frozenset({"media_type"})
-_BASE64: Final = re.compile(r"[A-Za-z0-9+/]{8,}={0,2}")
+_BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{8,}={0,2}")
+_STANDARD: Final = str.maketrans("-_", "+/")
 _BLOB: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -44,6 +46,7 @@ class Redaction:
         self.found: set[str] = set()
         self._known: set[str] = set()
         self._texts: set[str] = set()
+        self._encoded = Encoded()
         self._all_texts = ""
         forbidden = self.names & {"type", *(name for names in NEVER_HIDDEN.values() for name in names)}
         if forbidden:
@@ -64,7 +67,10 @@ class Redaction:
 
     def _learn_text(self, string: str) -> None:
         for inner in _unpacked(string):
-            self._texts.update(_texts(inner))
+            for text in {inner, *inner.splitlines()}:
+                if _is_looked_for(plain(text)):
+                    self._texts.update(filter(_is_looked_for, forms(text)))
+                    self._encoded.add(undone(text))
             if _BLOB.fullmatch(inner):
                 self.blobs.add(inner)
 
@@ -104,13 +110,15 @@ class Redaction:
 
     def _holds(self, string: str) -> bool:
         """Return whether a text holds a hidden one, or is a part of one, also inside of JSON and Base64 in it."""
-        for inner in _unpacked(string):
-            plain = _plain(inner)
-            if len(plain) >= PART_CHARACTERS_MIN and plain in self._all_texts:
+        return any(self._holds_form(inner) for inner in _unpacked(string))
+
+    def _holds_form(self, string: str) -> bool:
+        for form in forms(string):
+            if len(form) >= PART_CHARACTERS_MIN and form in self._all_texts:
                 return True
-            if any(text in plain for text in self._texts):
+            if any(text in form for text in self._texts):
                 return True
-        return False
+        return any(self._encoded.found_in(each) for each in undone(string))
 
 
 def _named(value: Any) -> Iterator[tuple[str, Any]]:
@@ -143,17 +151,9 @@ def _strings(value: Any) -> Iterator[str]:
             pass  # numbers are hidden where they stand
 
 
-def _texts(string: str) -> Iterator[str]:
-    """Yield what is looked for elsewhere because of a hidden text: all of it, and each of its lines."""
-    for text in {string, *string.splitlines()}:
-        plain = _plain(text)
-        if len(plain) >= TEXT_CHARACTERS_MIN and plain not in _PUBLIC:
-            yield plain
-
-
-def _plain(text: str) -> str:
-    """Return a text as it is compared: without regard to case and blanks."""
-    return " ".join(text.casefold().split())
+def _is_looked_for(text: str) -> bool:
+    """Return whether a hidden text, as it is compared, is looked for elsewhere."""
+    return len(text) >= TEXT_CHARACTERS_MIN and text not in _PUBLIC
 
 
 def _unpacked(string: str, *, depth: int = 0) -> Iterator[str]:
@@ -168,9 +168,10 @@ def _unpacked(string: str, *, depth: int = 0) -> Iterator[str]:
             return
         for inner in _strings(value):
             yield from _unpacked(inner, depth=depth + 1)
-    elif len(string) % 4 == 0 and _BASE64.fullmatch(string):
+    elif _BASE64.fullmatch(string):
+        bare = string.rstrip("=").translate(_STANDARD)
         try:
-            inside = b64decode(string, validate=True).decode(errors="replace")
+            inside = b64decode(bare + "=" * (-len(bare) % 4), validate=True).decode(errors="replace")
         except Base64Error:
             return
         yield from _unpacked(inside, depth=depth + 1)
