@@ -31,11 +31,12 @@ from lumina.cli.replay_panes import (
     why_lines,
 )
 from lumina.cli.sources import source
+from lumina.replay.cast import cast_of
 from lumina.replay.errors import BadBreakpoint
 from lumina.replay.stepping.breakpoints import Breakpoint
 from lumina.replay.stepping.moments import Moment, Scope, Walk
 from lumina.replay.stepping.sandbox_files import SandboxFiles, files_at
-from lumina.replay.stepping.timeline_reading import cast_of, read_timeline
+from lumina.replay.stepping.timeline_reading import read_timeline
 
 PAUSE_S_MAX: Final = 10.0
 SPEED_MAX: Final = 1_000_000.0

@@ -19,15 +19,14 @@ from lumina.agents.validator import Validator
 from lumina.agents.version import code_version
 from lumina.agents.working import WorkerRunner
 from lumina.bus.log import Blobs, EventLog, Live
-from lumina.bus.subjects import Filter
 from lumina.cli.errors import UsageProblem
 from lumina.cli.following import now_ms
 from lumina.cli.home import Home
 from lumina.events.ids import StreamId, root_event_id
-from lumina.events.node import NodeAnnounced
 from lumina.events.record import Draft
 from lumina.models.node import NodeConfig, announcement, load_config
 from lumina.models.registry import NodeModels
+from lumina.replay.cast import node_of
 
 log = structlog.get_logger(__name__)
 
@@ -56,10 +55,10 @@ async def _govern(given: Surroundings) -> None:
     config = given.config()
     announced = announcement(config, code=await anyio.to_thread.run_sync(code_version))
     node = StreamId(config.name)
-    before = await given.events.last(Filter(event=NodeAnnounced))
-    if before is not None and before.stream != node:
+    first = await node_of(given.events)
+    if first is not None and first != node:
         raise UsageProblem(
-            f"this log belongs to the node {before.stream!r}: set `name` in {given.node_file} back to it, "
+            f"this log belongs to the node {first!r}: set `name` in {given.node_file} back to it, "
             "or start with another data folder (--home)"
         )
     recovered = anyio.Event()

@@ -1,6 +1,7 @@
 """Who takes part: the pure cores of all agents, built so that they can touch nothing."""
 
 from collections.abc import Mapping
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -11,9 +12,11 @@ from lumina.agents.ports import Keeper, Worker
 from lumina.agents.sandbox import Sandbox
 from lumina.agents.specialist import Specialist
 from lumina.agents.validator import Validator
+from lumina.bus.log import Records
 from lumina.bus.subjects import Filter
 from lumina.events.base import Event
 from lumina.events.ids import StreamId
+from lumina.events.node import NodeAnnounced
 from lumina.events.record import Recorded
 
 
@@ -39,6 +42,23 @@ def whole_cast(node: str = "local") -> Cast:
         governor=Governor(node=StreamId(node)),
         workers={worker.name: worker for worker in workers},
     )
+
+
+async def node_of(events: Records) -> StreamId | None:
+    """Return the one node of a log, None when none has announced itself: the first announcement says it, for ever.
+
+    Raises LogDamaged and LogUnavailable, as reading does.
+    """
+    async with aclosing(events.read((Filter(event=NodeAnnounced),))) as records:
+        async for recorded in records:
+            return recorded.stream
+    return None
+
+
+async def cast_of(events: Records) -> Cast:
+    """Return all agents of the node of a log; it is called `local` unless its owner says so. Raises as `node_of`."""
+    node = await node_of(events)
+    return whole_cast() if node is None else whole_cast(node)
 
 
 class Inputs:

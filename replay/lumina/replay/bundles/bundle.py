@@ -19,13 +19,12 @@ from lumina.events.errors import EventError
 from lumina.events.generation import Ask, GenerationFinished, GenerationRequested
 from lumina.events.ids import EventId, StreamId
 from lumina.events.lease import LeaseGranted
-from lumina.events.node import NodeAnnounced
 from lumina.events.run import RunClosed
 from lumina.events.schema import schema_of
 from lumina.events.values import BlobRef
 from lumina.models.errors import ConversationLost
 from lumina.models.turns import Turn
-from lumina.replay.cast import whole_cast
+from lumina.replay.cast import cast_of
 from lumina.replay.errors import RunUnknown
 from lumina.replay.verifying.integrity import blob_refs
 from lumina.replay.verifying.parents import parents_of
@@ -64,8 +63,7 @@ async def share_of(log: Records, run: StreamId) -> Share:
         LogUnavailable: The log can't be reached.
     """
     runs, last = await _family(log, run)
-    announced = await log.last(Filter(event=NodeAnnounced))
-    governor = (whole_cast() if announced is None else whole_cast(announced.stream)).governor
+    governor = (await cast_of(log)).governor
     filters = (
         *(Filter(stream=each) for each in runs),
         *governor.inputs,

@@ -12,10 +12,9 @@ from lumina.bus.log import Records
 from lumina.bus.subjects import Filter
 from lumina.events.base import Event
 from lumina.events.ids import EventId, StreamId
-from lumina.events.node import NodeAnnounced
 from lumina.events.record import Recorded
 from lumina.projections.catalogue import PROJECTIONS
-from lumina.replay.cast import Cast, whole_cast
+from lumina.replay.cast import Cast, cast_of, whole_cast
 from lumina.replay.errors import RunUnknown
 from lumina.replay.report import Difference
 from lumina.replay.stepping.following import Following, Taken
@@ -42,12 +41,6 @@ async def read_timeline(events: Records, run: StreamId, *, cast: Cast | None = N
         history = () if origin is None else await history_of(origin, events=events, before=recorded.seq)
         maker.take(recorded, history=history)
     return maker.timeline()
-
-
-async def cast_of(events: Records) -> Cast:
-    """Return all agents of the node that announced itself last; it is called `local` unless its owner says so."""
-    announced = await events.last(Filter(event=NodeAnnounced))
-    return whole_cast() if announced is None else whole_cast(announced.stream)
 
 
 async def _shared(events: Records, run: StreamId) -> Sequence[Recorded[Event]]:

@@ -19,7 +19,7 @@ from lumina.events.node import NodeAnnounced
 from lumina.events.record import Recorded
 from lumina.events.run import RunClosed
 from lumina.replay.bundles.integrity import prove_file
-from lumina.replay.cast import Cast, whole_cast
+from lumina.replay.cast import Cast, cast_of, whole_cast
 from lumina.replay.comparing import link_of
 from lumina.replay.errors import BlobLost, RunUnknown
 from lumina.replay.inheritance import inherited
@@ -66,7 +66,7 @@ async def verify_run(
         damage = Damage(seq=error.seq, reason=str(error))
         return Report(run=run, status=Status.DAMAGED, damage=damage)
     streams = tuple(Filter(stream=stream) for stream in (run, *parents))
-    filters = (*streams, *cast.governor.inputs, Filter(agent=cast.governor.name))
+    filters = (*streams, *cast.governor.inputs, Filter(agent=cast.governor.name), Filter(event=NodeAnnounced))
     proof = _Proof(cast, events=events, blobs=blobs, runs=(run, *parents), invariants=invariants, code=code)
     # To the log's end: where the run ends can't be known from a log that may have lost its last record.
     report = await proof.report(events.read(filters))
@@ -92,12 +92,11 @@ async def verify_all(
 
 
 async def _cast_of(events: Records) -> Cast:
-    """Return all agents of the node that announced itself in the log; it is called `local` unless its owner says so."""
+    """Return all agents of the log's node."""
     try:
-        announced = await events.last(Filter(event=NodeAnnounced))
+        return await cast_of(events)
     except LogDamaged:
         return whole_cast()  # the proof meets the damage in its place, and reports it
-    return whole_cast() if announced is None else whole_cast(announced.stream)
 
 
 _Place = tuple[Recorded[Event], Difference, str]
@@ -130,6 +129,7 @@ class _Proof:
         self._records = 0
         self._closed = 0
         self._suspect: _Place | None = None
+        self._node: StreamId | None = None
         self._recorded_by = UNKNOWN_CODE
         self._decided_by = code
 
@@ -164,6 +164,7 @@ class _Proof:
             self._note(self._invariants.take(recorded, history=history))
         if isinstance(recorded.event, NodeAnnounced):
             self._recorded_by = recorded.event.code or UNKNOWN_CODE
+            self._node = self._node or recorded.stream
         if self._runs and recorded.stream not in self._runs:
             await self._look_aside(recorded)
             return None
@@ -176,6 +177,7 @@ class _Proof:
         try:
             difference = (
                 root_difference(recorded)
+                or self._other_node(recorded)
                 or await self._orchestrator.take(recorded)
                 or await self._governor.take(recorded)
                 or await self._workers.take(recorded)
@@ -195,8 +197,18 @@ class _Proof:
 
     async def _look_aside(self, recorded: Recorded[Event]) -> None:
         """Take a record of another run: a governor that diverges there matters when this run goes on after it."""
-        if self._suspect is None and (difference := await self._governor.take(recorded)) is not None:
+        if self._suspect is not None:
+            return
+        difference = self._other_node(recorded) or await self._governor.take(recorded)
+        if difference is not None:
             self._suspect = (recorded, difference, self._recorded_by)
+
+    def _other_node(self, recorded: Recorded[Event]) -> Difference | None:
+        """Return what is wrong with the announcement of a node that is not the log's: nobody decides its part again."""
+        if not isinstance(recorded.event, NodeAnnounced) or recorded.stream == self._node:
+            return None
+        decided = f"{self._node}: a log has one node, whose name is fixed by its first announcement"
+        return Difference(field="stream", recorded=recorded.stream, decided=decided)
 
     async def _find_blobs(self, recorded: Recorded[Event]) -> None:
         """Look for every blob that the record names. Raises BlobLost."""
