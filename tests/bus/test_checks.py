@@ -3,14 +3,15 @@
 import msgspec
 import pytest
 
-from lumina.bus.checks import Scope
+from lumina.bus import checks
+from lumina.bus.checks import Continuity, Forgotten, Scope
 from lumina.bus.errors import LogDamaged
 from lumina.bus.memory import MemoryLog
 from lumina.bus.subjects import Filter, subject_matches
 from lumina.events.base import Event
 from lumina.events.ids import StreamId, root_event_id
 from lumina.events.node import UnloadRequested
-from lumina.events.record import Draft, Recorded
+from lumina.events.record import Draft, Head, Recorded, chain
 from lumina.events.run import RunCancelRequested
 from lumina.events.timer import TimerElapsed
 
@@ -100,6 +101,66 @@ async def test_a_changed_record_with_a_fitting_digest_breaks_the_chain() -> None
     forged = await changed.append(as_draft(msgspec.structs.replace(records[4], time_ms=99)))
     records[4] = forged
     assert await damage_in(records) == 7
+
+
+def begun_again(records: list[Recorded[Event]]) -> list[Recorded[Event]]:
+    """Return the records, after which a chain that is there begins a second time."""
+    again, _ = chain(as_draft(msgspec.structs.replace(records[0], time_ms=99)), after=Head())
+    return [*records, msgspec.structs.replace(again, seq=len(records) + 1)]
+
+
+@pytest.mark.parametrize("room", [1, 8])
+@pytest.mark.parametrize("after", [0, 1])
+async def test_a_chain_that_begins_again_is_named(room: int, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader notices, also one that has forgotten the chain, and one that begins later."""
+    monkeypatch.setattr(checks, "CHAINS_MAX", room)
+    records = await history()
+    assert await damage_in(records, after=after) is None
+    assert await damage_in(begun_again(records), after=after) == 11
+
+
+async def test_a_follower_that_forgot_a_chain_looks_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A live reader is told, too, and a chain that is really new is nothing to look back for."""
+    monkeypatch.setattr(checks, "CHAINS_MAX", 1)
+    records = begun_again(await history())
+    seen: list[int] = []
+    with pytest.raises(LogDamaged, match="position 1 follows 5") as caught:
+        async for each in MemoryLog(records).follow():
+            seen.append(each.seq)
+    assert (seen, caught.value.seq) == (list(range(1, 11)), 11)
+
+
+async def test_only_what_may_have_been_forgotten_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chains that were never seen are linked without a look at the log, however many were forgotten."""
+    monkeypatch.setattr(checks, "CHAINS_MAX", 1)
+    records = await history()
+    continuity = Continuity(Scope([Filter()]), after=0)
+    assert [continuity.check(each) for each in records[:3]] == [True, True, False]
+    assert continuity.check(await other_chain())
+
+
+async def other_chain() -> Recorded[Event]:
+    """Return the first record of a third stream."""
+    draft = Draft(
+        event=TimerElapsed(timer="t", due=1),
+        id=root_event_id(StreamId("r-3"), name="t"),
+        stream=StreamId("r-3"),
+        agent="clock",
+        time_ms=1,
+        causation=None,
+    )
+    return chain(draft, after=Head())[0]
+
+
+def test_what_was_forgotten_is_always_suspected() -> None:
+    """Of 20,000 chains none is missed, and of as many others hardly one is taken for one of them."""
+    forgotten = Forgotten()
+    keys = [(StreamId(f"r-{number}"), "clock") for number in range(40_000)]
+    assert not forgotten.may_have(keys[0])
+    for key in keys[:20_000]:
+        forgotten.add(key)
+    assert all(map(forgotten.may_have, keys[:20_000]))
+    assert sum(map(forgotten.may_have, keys[20_000:])) < 20
 
 
 def as_draft(recorded: Recorded[Event]) -> Draft[Event]:

@@ -132,6 +132,46 @@ def test_no_part_of_the_envelope_can_change_unnoticed(header: str, value: str) -
         from_headers({**to_headers(recorded), header: value}, body=body, seq=3)
 
 
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("ce-specversion", "1.1"),
+        ("ce-source", "client"),
+        ("ce-time", "2025-11-21T09:30:00.123+00:00"),
+        ("ce-time", "2025-11-21T09:30:00.1230Z"),
+        ("ce-dataschema", "urn:lumina:run.closed.v1"),
+        ("ce-datacontenttype", "text/plain"),
+        ("ce-correlationid", "r-other"),
+        ("ce-traceparent", f"00-{'1' * 32}-{'1' * 16}-01"),
+        ("ce-luminaposition", " +1"),
+        ("ce-luminaposition", "1_"),
+        ("ce-luminaposition", "\u0661"),
+        ("ce-causationid", ""),
+        ("ce-luminaextra", "1"),
+        ("CE-Type", "run.closed.v1"),
+    ],
+)
+def test_an_envelope_has_one_notation(header: str, value: str) -> None:
+    """No attribute can be changed, added or written in another way, whatever the digest covers."""
+    recorded, body = chain(_draft(time_ms=1_763_717_400_123), after=Head())
+    headers = to_headers(recorded)
+    assert headers["ce-time"] == "2025-11-21T09:30:00.123Z"
+    with pytest.raises(InvalidEvent, match=f"record 3.*({header}|envelope)"):
+        from_headers({**headers, header: value}, body=body, seq=3)
+
+
+def test_an_envelope_is_complete() -> None:
+    """Each attribute that is left out is missed, of roots and of answers; headers of the server are not looked at."""
+    first, first_body = chain(_draft(), after=Head())
+    answer = draft_answer(RunCancelRequested(reason="x"), to=first, agent="client", ordinal=0)
+    for recorded, body in ((first, first_body), chain(answer, after=Head(position=1, digest=first.digest))):
+        headers = {**to_headers(recorded), "Nats-Msg-Id": "any", "Traceparent": "any"}
+        assert from_headers(headers, body=body, seq=3).digest == recorded.digest
+        for name in to_headers(recorded):
+            with pytest.raises(InvalidEvent, match="record 3"):
+                from_headers({key: text for key, text in headers.items() if key != name}, body=body, seq=3)
+
+
 @pytest.mark.parametrize("header", ["ce-id", "ce-type", "ce-source", "ce-time", "ce-subject", "ce-luminaposition"])
 @pytest.mark.parametrize("value", [None, "", "\n", "nonsense and blanks"])
 def test_a_malformed_envelope_is_located(header: str, value: str | None) -> None:

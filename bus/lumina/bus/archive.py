@@ -30,7 +30,7 @@ from lumina.bus.archive_format import (
     stored_from,
     subject_from,
 )
-from lumina.bus.checks import Continuity, Scope
+from lumina.bus.checks import Continuity, Scope, check_again
 from lumina.bus.decoding import decoded
 from lumina.bus.errors import ArchiveBroken, BlobMissing, BlobsFull, FieldsHidden, LogDamaged
 from lumina.bus.stored import Stored
@@ -72,9 +72,12 @@ class Archive:
         self._file.close()
 
     @property
-    def partial(self) -> bool:
-        """Whether fields or blobs were left out: what is there can be proved whole, but nothing decided again."""
-        return self.manifest.hidden_records > 0 or self.manifest.blobs_left_out > 0
+    def hides(self) -> bool:
+        """Whether records hide fields: what is there can be proved whole, but nothing decided again.
+
+        The manifest says so; one that says otherwise than the records is damage, which every reader meets.
+        """
+        return self.manifest.hidden_records > 0
 
     def lines(self) -> Iterator[Line]:
         """Yield the records as they stand in the file, in order, all of them. Digests are not looked at.
@@ -89,6 +92,7 @@ class Archive:
                     line = line_from(text, after=seq)
                     count, seq, first = count + 1, line.seq, first or line.seq
                     hidden += bool(line.hidden)
+                    self._check_count(hidden, seq=seq)
                     yield line
         except ArchiveBroken as error:
             raise ArchiveBroken(error.reason, seq=error.seq or seq + 1) from error
@@ -100,6 +104,19 @@ class Archive:
             raise ArchiveBroken(reason, seq=seq + 1)
         if hidden != manifest.hidden_records:
             raise ArchiveBroken(f"{hidden:,} records hide fields; it says that {manifest.hidden_records:,} do")
+
+    def _check_count(self, hidden: int, *, seq: int) -> None:
+        """Check that not more records hide fields than the manifest says. Raises ArchiveBroken."""
+        if hidden > self.manifest.hidden_records:
+            said = f"{self.manifest.hidden_records:,} records do"
+            raise ArchiveBroken(f"it hides fields; the file says that {said}", seq=seq)
+
+    async def each_line(self) -> AsyncGenerator[Line, None]:
+        """Yield what `lines` does, and let other tasks have their turn."""
+        for number, line in enumerate(self.lines()):
+            if number % BREATH_RECORDS == 0:
+                await anyio.lowlevel.checkpoint()
+            yield line
 
     async def originals(
         self, filters: Sequence[Filter] = (Filter(),), *, after: int = 0, until: int | None = None
@@ -130,9 +147,7 @@ class Archive:
             reason = f"this reader has read up to {after}, and the file ends at {last_seq}"
             raise LogDamaged(reason, seq=last_seq + 1)
         end = last_seq if until is None else min(until, last_seq)
-        for number, line in enumerate(self.lines()):
-            if number % BREATH_RECORDS == 0:
-                await anyio.lowlevel.checkpoint()
+        async for line in self.each_line():
             if line.seq > end:
                 break
             if line.seq <= after:
@@ -144,8 +159,9 @@ class Archive:
             if not scope.wants(subject):
                 continue
             stored, recorded = _record(line)
-            if self.covers_chain_of(recorded):
-                continuity.check(recorded)
+            if self.covers_chain_of(recorded) and not continuity.check(recorded):
+                chain_ = (Filter(stream=recorded.stream, agent=recorded.agent),)
+                await check_again(recorded, earlier=self.read(chain_, until=line.seq - 1))
             yield stored, recorded
         continuity.end(end)
 
@@ -203,9 +219,7 @@ class Archive:
 
     async def _newest(self, wanted: Callable[[Line], bool]) -> Line | None:
         found: Line | None = None
-        for number, line in enumerate(self.lines()):
-            if number % BREATH_RECORDS == 0:
-                await anyio.lowlevel.checkpoint()
+        async for line in self.each_line():
             if wanted(line):
                 found = line
         return found

@@ -137,9 +137,7 @@ class MemoryLog:
             if recorded.seq > end:
                 break
             if reading.take(recorded, trusted=number >= self._given):
-                if not reading.linked:
-                    chain_ = (Filter(stream=recorded.stream, agent=recorded.agent),)
-                    await check_again(recorded, earlier=self.read(chain_, until=recorded.seq - 1))
+                await self._look_back(reading, recorded)
                 yield recorded
         reading.continuity.end(end)
 
@@ -165,10 +163,17 @@ class MemoryLog:
                 recorded = self._records[number]
                 number += 1
                 if reading.take(recorded, trusted=number > self._given):
+                    await self._look_back(reading, recorded)
                     yield recorded
                     news = self._news
             if number == len(self._records):
                 await news.wait()
+
+    async def _look_back(self, reading: "_Reading", recorded: Recorded[Event]) -> None:
+        """Read a chain again whose end this reader has forgotten, and check that the record continues it."""
+        if not reading.linked:
+            chain_ = (Filter(stream=recorded.stream, agent=recorded.agent),)
+            await check_again(recorded, earlier=self.read(chain_, until=recorded.seq - 1))
 
     async def work(self, worker: str) -> AsyncGenerator[Delivery, None]:
         """See `EventLog`."""

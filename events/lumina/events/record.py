@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
+from operator import itemgetter
 from typing import Annotated, Any, Final, Generic, TypeVar, get_args
 
 import msgspec
@@ -209,7 +210,7 @@ def headers_of(recorded: Recorded[Event] | Sealed, *, digest: str) -> dict[str, 
         "ce-source": f"/lumina/{recorded.agent}",
         "ce-time": rfc3339(recorded.time_ms),
         "ce-subject": recorded.stream,
-        "ce-dataschema": f"urn:lumina:{recorded.type}",
+        "ce-dataschema": _schema_of(recorded.type),
         "ce-datacontenttype": "application/json",
         "ce-correlationid": recorded.stream,
         "ce-traceparent": traceparent(recorded),
@@ -229,7 +230,7 @@ def from_headers(headers: dict[str, str], *, body: bytes, seq: int) -> Recorded[
 
     Raises:
         UnknownEvent: The type is of another version.
-        InvalidEvent: A header is missing or malformed, the body does not fit, or a digest is wrong.
+        InvalidEvent: A header is missing, malformed or not one of ours, the body does not fit, or a digest is wrong.
     """
     sealed = sealed_from(headers, seq=seq)
     if chain_digest(sealed) != headers.get("ce-luminadigest"):
@@ -240,9 +241,17 @@ def from_headers(headers: dict[str, str], *, body: bytes, seq: int) -> Recorded[
 
 
 def sealed_from(headers: dict[str, str], *, seq: int) -> Sealed:
-    """Return the envelope that stands in `headers`. Raises InvalidEvent for one that is incomplete or malformed."""
+    """Return the envelope that stands in `headers`, whose own digest is left to be checked.
+
+    Headers whose names begin with `ce-` are those that `headers_of` returns, no more, no fewer and to the letter: an
+    envelope has one notation, so that every reader of a record, in whatever language, is told the same. Others are the
+    server's.
+
+    Raises:
+        InvalidEvent: It is incomplete, malformed, or written in another way.
+    """
     try:
-        return _checked(
+        sealed = _checked(
             Sealed(
                 id=EventId(headers["ce-id"]),
                 type=headers["ce-type"],
@@ -256,8 +265,54 @@ def sealed_from(headers: dict[str, str], *, seq: int) -> Sealed:
                 fields=headers["ce-luminafields"],
             )
         )
-    except (KeyError, ValueError, msgspec.ValidationError) as error:
+        written = _rewritable(headers) == (
+            "1.0",
+            f"/lumina/{sealed.agent}",
+            rfc3339(sealed.time_ms),
+            _schema_of(sealed.type),
+            "application/json",
+            sealed.stream,
+            traceparent(sealed),
+            str(sealed.position),
+        )
+    except (KeyError, ValueError, OverflowError, msgspec.ValidationError) as error:
         raise InvalidEvent(f"record {seq}: envelope: {error}") from error
+    own = "\n".join(("", *headers)).lower().count("\nce-")
+    if not written or own != _HEADERS + (sealed.causation is not None):
+        raise InvalidEvent(f"record {seq} ({sealed.type}): {_unlike(headers, sealed=sealed)}")
+    return sealed
+
+
+_HEADERS: Final = 15
+"""How many headers a root has; what has a cause has one more."""
+_rewritable: Final = itemgetter(
+    "ce-specversion",
+    "ce-source",
+    "ce-time",
+    "ce-dataschema",
+    "ce-datacontenttype",
+    "ce-correlationid",
+    "ce-traceparent",
+    "ce-luminaposition",
+)
+"""Headers that follow from others, or that could be written in several ways and mean the same."""
+
+
+@lru_cache(maxsize=256)
+def _schema_of(event_type: str) -> str:
+    return f"urn:lumina:{event_type}"
+
+
+def _unlike(headers: Mapping[str, str], *, sealed: Sealed) -> str:
+    """Return which header is not what it is in this envelope."""
+    own = {name: value for name, value in headers.items() if name.lower().startswith("ce-")}
+    expected = headers_of(sealed, digest=headers.get("ce-luminadigest", ""))
+    for name in sorted(own.keys() | expected.keys()):
+        if own.get(name) != expected.get(name):
+            standing = f"is {own[name]!r}" if name in own else "is missing"
+            wanted = f"{expected[name]!r} belongs there" if name in expected else "it has no such header"
+            return f"its envelope is not written as one is: {name} {standing}; {wanted}"
+    return "its envelope is not written as one is"
 
 
 def _pattern_of(kind: Any) -> str:
