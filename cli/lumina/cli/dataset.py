@@ -1,8 +1,7 @@
 """`lumina dataset`: rows to learn from, each with its proof; `lumina dataset verify` makes them all again."""
 
-import os
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -10,18 +9,20 @@ import anyio
 import msgspec
 import typer
 
+from lumina.bus.appearing import appearing
 from lumina.bus.subjects import Filter
 from lumina.cli.app import HomeOption, JsonOption, app, err, out, print_json, work
 from lumina.cli.dataset_check import Checker, Fault
 from lumina.cli.dataset_runs import Runs
 from lumina.cli.errors import UsageProblem
 from lumina.cli.exits import Exit
+from lumina.cli.exporting import check_target
 from lumina.cli.home import Home
 from lumina.cli.reading import reading
 from lumina.cli.sources import Source, source
 from lumina.events.ids import StreamId
 from lumina.events.run import RunForked, RunSubmitted
-from lumina.replay.datasets.reading import RunReading, place_of
+from lumina.replay.datasets.reading import RunReading, place_of, whole_log_holds
 from lumina.replay.datasets.rows import Row
 from lumina.replay.errors import RowLost
 
@@ -38,6 +39,7 @@ def dataset(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where the rows go (default: standard output).")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
     source_file: Annotated[
         str | None, typer.Option("--from", help="For verify: an exported file to look into instead of this log.")
     ] = None,
@@ -49,7 +51,8 @@ def dataset(
     """Write rows to learn from as JSON lines: accepted (prompt, code, verdict), and repairs of faulty code.
 
     `lumina dataset verify FILE` makes every row again from the log, compares all of it, and runs the code once more in
-    the sandbox, with the files and pages that it had. Exit codes of verify: 0 every row holds, 1 some do not.
+    the sandbox, with the files and pages that it had. Every run is proved first, as `lumina verify --invariants` does:
+    no row is made of one that does not hold. Exit codes: 0 every run, or with verify every row, holds, 1 some do not.
     """
     asked = runs or []
     verifying = asked[:1] == [VERIFY]
@@ -61,9 +64,14 @@ def dataset(
             )
         if bool(asked) == everything:
             raise UsageProblem("give either runs or --all: lumina dataset RUN... | lumina dataset --all")
-        count = await _write(found, asked, output=output, limit=limit)
+        refused: list[str] = []
+        if output is not None:
+            check_target(output, replace=force)
+        count = await _write(found, asked, output=output, force=force, limit=limit, refused=refused)
         err().print(f"{count} row(s)" + (f" in {output}" if output else ""), style="dim", markup=False)
-        return Exit.OK
+        for reason in refused:
+            err().print(f"lumina: {reason}", style="red", markup=False, soft_wrap=True)
+        return Exit.FAILED if refused else Exit.OK
 
     raise typer.Exit(work(job, home=home))
 
@@ -77,13 +85,14 @@ def _file(names: list[str]) -> Path:
     return path
 
 
-async def _write(home: Home, names: list[str], *, output: Path | None, limit: int | None) -> int:
-    """Write the rows of some runs, or of all, and return how many."""
+async def _write(
+    home: Home, names: list[str], *, output: Path | None, force: bool, limit: int | None, refused: list[str]
+) -> int:
+    """Write the rows of some runs, or of all, and return how many; `refused` is told which runs make none, and why."""
     count = 0
-    beside = None if output is None else output.with_name(f".{output.name}.{os.getpid()}")
-    lines = None if beside is None else beside.open("wb")
-    try:
-        async with aclosing(_rows(home, names)) as rows:
+    with ExitStack() as stack:
+        lines = None if output is None else stack.enter_context(appearing(output, replace=force))
+        async with aclosing(_rows(home, names, refused=refused)) as rows:
             async for row in rows:
                 if lines is None:
                     print_json(msgspec.json.encode(row))
@@ -94,23 +103,24 @@ async def _write(home: Home, names: list[str], *, output: Path | None, limit: in
                     err().print(f"{count} rows", style="dim")
                 if count == limit:
                     break
-        if lines is not None and beside is not None and output is not None:
-            lines.close()
-            beside.replace(output)
-    finally:
-        if lines is not None and beside is not None:
-            lines.close()
-            beside.unlink(missing_ok=True)
     return count
 
 
-async def _rows(home: Home, names: list[str]) -> AsyncGenerator[Row, None]:
+async def _rows(home: Home, names: list[str], *, refused: list[str]) -> AsyncGenerator[Row, None]:
+    proved: bool | None = None if not names else False
     async with aclosing(_sources(home, names)) as places:
         async for place in places:
-            reading_ = await RunReading.of(place.run, events=place.events, blobs=place.blobs)
-            log = await place_of(place.events)
-            for candidate in reading_.candidates():
-                yield await reading_.row(candidate, log=log)
+            if proved is None:
+                proved = await whole_log_holds(place.events, blobs=place.blobs)
+            try:
+                reading_ = await RunReading.of(place.run, events=place.events, blobs=place.blobs, proved=proved)
+                log = await place_of(place.events)
+                rows = [await reading_.row(candidate, log=log) for candidate in reading_.candidates()]
+            except RowLost as error:
+                refused.append(str(error))
+                continue
+            for row in rows:
+                yield row
 
 
 async def _sources(home: Home, names: list[str]) -> AsyncGenerator[Source, None]:

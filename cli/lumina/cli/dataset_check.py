@@ -60,7 +60,7 @@ class Checker:
         """Run the code of an attempt again, with the files and pages that it had; return how it went otherwise."""
         request = execution_request(trail, index=run.index)
         if request is None or trail.execution is None:
-            return None  # it was never run
+            return None  # a faulty attempt that was never run: an accepted one always was, or it makes no row
         recorded = trail.execution.event
         assert isinstance(recorded, ExecutionFinished)
         asked = executing.request_of(request)

@@ -8,7 +8,7 @@ from lumina.cli.home import Home
 from lumina.cli.sources import Source, source
 from lumina.events.ids import StreamId
 from lumina.projections.errors import NoSuchRun
-from lumina.replay.datasets.reading import RunReading
+from lumina.replay.datasets.reading import RunReading, whole_log_holds
 from lumina.replay.errors import RowLost
 
 Opened = tuple[Source, RunReading]
@@ -23,6 +23,8 @@ class Runs:
         self._home = home
         self._origin = origin
         self._live: Source | None = None
+        self._live_proved = False
+        self._lost: dict[str, str] = {}
         self._kept: dict[str, tuple[Opened, AsyncExitStack]] = {}
         self._lasting = AsyncExitStack()
 
@@ -35,19 +37,29 @@ class Runs:
         await self._lasting.aclose()
 
     async def open(self, run: str) -> Opened:
-        """Return a run and where it stands. Raises RowLost when it is nowhere."""
+        """Return a run and where it stands. Raises RowLost when it is nowhere, or can't be proved."""
+        if run in self._lost:
+            raise RowLost(self._lost[run])  # its other rows need no second proof
         if run not in self._kept:
             if len(self._kept) == RUNS_KEPT_MAX:
                 _, stack = self._kept.pop(next(iter(self._kept)))
                 await stack.aclose()
             stack = AsyncExitStack()
-            self._kept[run] = (await self._opened(run, stack=stack), stack)
+            try:
+                opened = await self._opened(run, stack=stack)
+            except RowLost as error:
+                await stack.aclose()
+                self._lost[run] = str(error)
+                raise
+            self._kept[run] = (opened, stack)
         return self._kept[run][0]
 
     async def _opened(self, run: str, *, stack: AsyncExitStack) -> Opened:
         if self._live is not None and self._origin is None:
             try:
-                reading = await RunReading.of(StreamId(run), events=self._live.events, blobs=self._live.blobs)
+                reading = await RunReading.of(
+                    StreamId(run), events=self._live.events, blobs=self._live.blobs, proved=self._live_proved
+                )
             except RowLost:
                 pass  # it may stand in an imported file
             else:
@@ -63,4 +75,6 @@ class Runs:
         if found.live and self._live is None:
             self._live = found
             self._lasting.push_async_exit(stack.pop_all())  # its connection serves the other runs, too
-        return found, await RunReading.of(found.run, events=found.events, blobs=found.blobs)
+            self._live_proved = await whole_log_holds(found.events, blobs=found.blobs)
+        proved = found.live and self._live_proved
+        return found, await RunReading.of(found.run, events=found.events, blobs=found.blobs, proved=proved)

@@ -154,8 +154,25 @@ class Index:
         trail = self._trail(accepted.step, code=accepted.code.digest, before=accepted.attempt)
         if trail is None:
             raise RowLost(f"step {accepted.step}: no answer with the code {accepted.code.digest} stands in the log")
-        validation, execution = self.by_id.get(accepted.validation), self.by_id.get(accepted.execution)
-        return msgspec.structs.replace(trail, validation=validation, execution=execution)
+        return msgspec.structs.replace(trail, validation=self._validated(accepted), execution=self._executed(accepted))
+
+    def _validated(self, accepted: StepAccepted) -> Recorded[Event]:
+        """Return the validation that is the evidence of an acceptance. Raises RowLost."""
+        found = self.by_id.get(accepted.validation)
+        if found is None or not isinstance(found.event, ValidationFinished):
+            raise RowLost(f"step {accepted.step}: its validation {accepted.validation} does not stand in the log")
+        passed = found.event.verdict is ValidationVerdict.PASSED
+        _check_evidence(found, of=accepted, step=found.event.step, code=found.event.code, passed=passed)
+        return found
+
+    def _executed(self, accepted: StepAccepted) -> Recorded[Event]:
+        """Return the execution that is the evidence of an acceptance, and that was asked for. Raises RowLost."""
+        found = self.by_id.get(accepted.execution)
+        if found is None or not isinstance(found.event, ExecutionFinished):
+            raise RowLost(f"step {accepted.step}: its execution {accepted.execution} does not stand in the log")
+        passed = found.event.verdict is ExecutionVerdict.PASSED
+        _check_evidence(found, of=accepted, step=found.event.step, code=found.event.code, passed=passed)
+        return found
 
     def faulty_trail(self, answer: Trail) -> Trail | None:
         """Return the attempt that `answer` mends, None when it mends nothing."""
@@ -184,6 +201,17 @@ class Index:
                 raise RowLost(f"record {recorded.seq} answers {event.request}, which does not stand in the log")
             return Trail(request=request, lease=lease, generation=recorded)
         return None
+
+
+def _check_evidence(found: Recorded[Event], *, of: StepAccepted, step: int, code: str, passed: bool) -> None:
+    """Check that a record speaks for an acceptance. Raises RowLost with its place."""
+    place = f"record {found.seq} ({found.type}), the evidence of step {of.step},"
+    if step != of.step:
+        raise RowLost(f"{place} is about step {step}")
+    if code != of.code.digest:
+        raise RowLost(f"{place} is about the code {code}; accepted was {of.code.digest}")
+    if not passed:
+        raise RowLost(f"{place} is no pass")
 
 
 def candidates(records: Iterable[Recorded[Event]], *, shared: Sequence[Recorded[Event]] = ()) -> Iterator[Candidate]:
@@ -236,11 +264,16 @@ def row_of(candidate: Candidate, *, blobs: Mapping[str, bytes], log: Place) -> R
 
 
 def execution_request(trail: Trail, *, index: Index) -> Recorded[Event] | None:
-    """Return the request for the execution of an attempt's code, None when it was not run."""
+    """Return the request for the execution of an attempt's code, None when it was not run. Raises RowLost."""
     if trail.execution is None or not isinstance(trail.execution.event, ExecutionFinished):
         return None
-    request = index.by_id.get(trail.execution.event.request)
-    return request if request is not None and isinstance(request.event, ExecutionRequested) else None
+    asked = trail.execution.event.request
+    request = index.by_id.get(asked)
+    if request is None or not isinstance(request.event, ExecutionRequested):
+        raise RowLost(f"record {trail.execution.seq} answers {asked}, which does not stand in the log")
+    if request.event.code.digest != trail.execution.event.code:
+        raise RowLost(f"record {trail.execution.seq} is about other code than its request {asked}")
+    return request
 
 
 def decoded_raw(content: bytes, *, kind: type[Raw], of: Recorded[Event]) -> Any:
