@@ -1,7 +1,7 @@
 """The laws of forks, over generated runs: a fork begins where its parent stood, ends as it did, and touches nobody."""
 
 import anyio
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from tests.agents.fork_scene import World, accepted, folded, fork, lived, outcome, step_of
@@ -303,3 +303,25 @@ def test_what_is_kept_is_all_that_does_not_descend(
     assert [record.id for record in child.shared] == [record.id for record in left]
     world.finish(child)
     assert child.closed is not None
+
+
+@settings(max_examples=25, deadline=None)
+@given(request=REQUESTS, models=MODELS, world=WORLDS, places=st.tuples(st.floats(0, 1), st.floats(0, 1)))
+def test_what_a_fork_decided_goes_with_what_it_shared(
+    request: str, models: tuple[ModelChoice, ...], world: World, places: tuple[float, float]
+) -> None:
+    """When a fork loses a record that it shared, the wish to fork stays, and all that it led to goes."""
+    parent = lived(request, models=models, world=world)
+    at = parent.records[1 + int(places[0] * (len(parent.records) - 2))]
+    child = fork(parent, at=at, run="r-child")
+    world.finish(child)
+    own = [record for record in child.records if record.stream == "r-child"]
+    shared = [record for record in child.shared if record.agent != "client"]
+    assume(shared)
+    gone = shared[int(places[1] * (len(shared) - 1))]
+    left = kept([*child.shared, *in_decision_order(own)], without=gone.id)
+    words = [record.id for record in own if record.agent == "client"]
+    assert [record.id for record in left if record.stream == "r-child" and record.agent != "clock"] == words
+    again = fork(child, at=child.records[-1], run="r-again", without=gone.id, supersedes=True)
+    world.finish(again)
+    assert again.closed is not None

@@ -90,7 +90,8 @@ def kept(records: Iterable[Recorded[Event]], *, without: EventId | None) -> list
 
     A record descends from its cause. It also descends from the request or lease that it is about, since a governor
     answers a waiting request when another run makes room; an orchestrator's decision from the one that it made just
-    before, on the same input; and an attempt's timer from all that happened in that attempt.
+    before, on the same input; and an attempt's timer from all that happened in that attempt. What a fork decided
+    descends from all that it shares; the wish to fork, its first record, stays.
     """
     if without is None:
         return list(records)
@@ -105,6 +106,7 @@ class _Lost:
         self._gone: set[EventId] = {origin}
         self._redecided: set[EventId] = set()  # inputs of which some answer is gone
         self._timers: set[tuple[StreamId, str]] = set()
+        self._shown = False  # whether any of them was among the records
 
     def holds(self, recorded: Recorded[Event]) -> bool:
         """Return whether the next record is one of them."""
@@ -115,11 +117,14 @@ class _Lost:
             or (isinstance(recorded.event, TimerElapsed) and (recorded.stream, recorded.event.timer) in self._timers)
         )
         if gone:
+            self._shown = True
             self._gone.add(recorded.id)
             if decided and recorded.causation is not None:
                 self._redecided.add(recorded.causation)
             if (place := attempt_of(recorded.event)) is not None:
                 self._timers.add((recorded.stream, attempt_timer(place[0], attempt=place[1])))
+        elif self._shown and isinstance(recorded.event, RunForked):
+            self._gone.add(recorded.id)  # itself it stays, but what follows from it does not
         return gone
 
 
