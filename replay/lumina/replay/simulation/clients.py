@@ -4,6 +4,7 @@ from hashlib import sha256
 from typing import Final
 
 import anyio
+from msgspec.structs import replace
 
 from lumina.agents.specialist_files import MEDIA_TYPE, to_ref
 from lumina.agents.specialist_folders import load_folders
@@ -11,11 +12,20 @@ from lumina.bus.errors import BusError, PayloadTooLarge
 from lumina.events.contract import Case
 from lumina.events.ids import StreamId, root_event_id
 from lumina.events.record import Draft
-from lumina.events.run import ModelChoice, RunCancelRequested, RunForked, RunOptions, RunSubmitted, SpecialistRef
+from lumina.events.run import (
+    ModelChoice,
+    PlannedStep,
+    RunCancelRequested,
+    RunForked,
+    RunOptions,
+    RunPlanned,
+    RunSubmitted,
+    SpecialistRef,
+)
 from lumina.events.values import BlobRef
 from lumina.replay.errors import ForkProblem
 from lumina.replay.forking.forking import FORK_SLOT, Wishes, compose, compose_without
-from lumina.replay.forking.places import find_place, place_without
+from lumina.replay.forking.places import Place, find_place, place_without
 from lumina.replay.simulation.models import CONTEXT
 from lumina.replay.simulation.script import Job
 from lumina.replay.simulation.view import View
@@ -73,9 +83,17 @@ async def _fork(world: World, job: Job) -> RunForked | None:
         if job.without:
             return compose_without(await place_without(at, run=parent, events=world.log), at)
         place = await find_place(parent, seq=at.seq, events=world.log)
-        return compose(place, Wishes(options={"timeout_ms": job.timeout_ms, "seed": job.seed}))
+        event = compose(place, Wishes(options={"timeout_ms": job.timeout_ms, "seed": job.seed}))
     except ForkProblem:
         return None
+    return replace(event, steps=_padded(place, size=job.padding)) if job.padding else event
+
+
+def _padded(place: Place, *, size: int) -> tuple[PlannedStep, ...]:
+    """Return the first step with cases of about so many bytes, which no command would write; nothing without a plan."""
+    plans = (recorded.event for recorded in place.history if isinstance(recorded.event, RunPlanned))
+    first = next((plan.steps[:1] for plan in plans), ())
+    return tuple(replace(step, contract=replace(step.contract, cases=_padding(size))) for step in first)
 
 
 def submission(job: Job) -> RunSubmitted:

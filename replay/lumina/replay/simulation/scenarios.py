@@ -135,6 +135,9 @@ def _fork(draws: Draws, *, number: int, before: int) -> Job:
         fork_place=draws.between(run, "place", low=0, high=1_000),
         without=draws.chance(run, "without", percent=30),
         cancel_ms=None,
+        padding=draws.between(run, "padding", low=1_042_000, high=1_046_500)
+        if draws.chance(run, "padded", percent=20)
+        else 0,
     )
 
 

@@ -230,6 +230,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     With `fork_of` it is a fork of that run, at the record `fork_place` of those that stand when it is made. With
     `without`, that record and all that descends from it is left out instead.
+
+    `padding` is the size of cases that nobody looks at: of the request's, or of a step that the fork replaces.
     """
 
     run: str
