@@ -13,13 +13,10 @@ from lumina.agents.closing import root_of
 from lumina.bus.log import Records
 from lumina.bus.subjects import Filter
 from lumina.events.base import Event
-from lumina.events.catalogue import WRITERS
-from lumina.events.ids import StreamId, root_event_id
+from lumina.events.ids import StreamId
 from lumina.events.record import Recorded
 from lumina.events.run import ChainHead, RunClosed, RunForked, RunSubmitted
-from lumina.events.timer import TimerElapsed
 from lumina.events.values import BlobRef
-from lumina.replay.report import Difference
 
 RECENT_MAX: Final = 64
 """Of how many records at the end of a chain the digests are kept; older ones are read again when they are needed."""
@@ -96,22 +93,6 @@ class Chains:
                 if each.position == head.count:
                     return each.digest
         return "that can't be found any more"
-
-
-def root_difference(recorded: Recorded[Event]) -> Difference | None:
-    """Return what is wrong with a record's writer or, for a timer, with its id and time."""
-    writers = WRITERS[type(recorded.event)]
-    if recorded.agent not in writers:
-        return Difference(field="agent", recorded=recorded.agent, decided=" or ".join(writers))
-    if not isinstance(recorded.event, TimerElapsed):
-        return None
-    timer = recorded.event
-    slot = root_event_id(recorded.stream, name=f"timer/{timer.timer}/{timer.due}")
-    if recorded.id != slot:
-        return Difference(field="id", recorded=recorded.id, decided=slot)
-    if recorded.time_ms < timer.due:
-        return Difference(field="time_ms", recorded=str(recorded.time_ms), decided=f"{timer.due} or later")
-    return None
 
 
 def blob_refs(value: Any) -> Iterator[BlobRef]:

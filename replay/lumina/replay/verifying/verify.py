@@ -26,9 +26,10 @@ from lumina.replay.inheritance import inherited
 from lumina.replay.invariants.invariants import Invariants
 from lumina.replay.report import BROKEN_MAX, UNKNOWN_CODE, Broken, Damage, Difference, Divergence, Report, Status
 from lumina.replay.verifying.causal import causes_of
-from lumina.replay.verifying.integrity import Chains, blob_refs, root_difference
+from lumina.replay.verifying.integrity import Chains, blob_refs
 from lumina.replay.verifying.keepers import KeeperProof
 from lumina.replay.verifying.parents import parents_of
+from lumina.replay.verifying.testimony import OutsideProof
 from lumina.replay.verifying.workers import Shelf, WorkerProof
 
 
@@ -122,6 +123,7 @@ class _Proof:
         self._orchestrator = KeeperProof(cast.orchestrator, events=events)
         self._governor = KeeperProof(cast.governor, events=events)
         self._workers = WorkerProof(cast.workers, shelf=self._shelf, events=events)
+        self._testimony = OutsideProof(events)
         self._chains = Chains(events)
         self._invariants = Invariants(run=runs[0] if runs else None) if invariants else None
         self._broken: list[Broken] = []
@@ -176,7 +178,7 @@ class _Proof:
         self._workers.notice(recorded)
         try:
             difference = (
-                root_difference(recorded)
+                await self._testimony.take(recorded)
                 or self._other_node(recorded)
                 or await self._orchestrator.take(recorded)
                 or await self._governor.take(recorded)
