@@ -140,6 +140,19 @@ def test_an_exported_file_proves_rows_too(rows: tuple[Lumina, Path]) -> None:
     assert lumina("dataset", "verify", str(of_file), "--no-execute").code == 0
 
 
+def test_a_file_of_rows_is_not_replaced_unasked(rows: tuple[Lumina, Path]) -> None:
+    """Another file of that name is kept, and so is a device; with --force the rows are written."""
+    lumina, file = rows
+    other = file.with_name("other.jsonl")
+    other.write_text("mine")
+    run = read(file)[3]["run"]
+    refused = lumina("dataset", run, "-o", str(other))
+    assert (refused.code, "--force" in refused.err, other.read_text()) == (2, True, "mine"), refused
+    assert lumina("dataset", run, "-o", "/dev/null", "--force").code == 2
+    assert lumina("dataset", run, "-o", str(other), "--force").code == 0
+    assert [row["kind"] for row in read(other)] == ["accepted"]
+
+
 def test_dataset_wants_to_know_what(rows: tuple[Lumina, Path]) -> None:
     """Neither runs nor --all, or both, is a wrong call; so is a file that is not there."""
     lumina, _ = rows

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from errno import EEXIST
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, BinaryIO, Final
@@ -11,6 +10,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import msgspec
 
+from lumina.bus.appearing import appearing
 from lumina.bus.archive_file import sealed_digest
 from lumina.bus.archive_format import MANIFEST, RECORDS, SEAL, SEAL_BYTES, Line, Manifest
 from lumina.bus.errors import BlobMissing
@@ -95,45 +95,13 @@ def written(path: Path, *, replace: bool = False) -> Iterator[ArchiveWriter]:
         FileExistsError: There is one of this name, and `replace` is false.
         OSError: It can't be written; the error names the file.
     """
-    if path.exists() and not replace:
-        raise _exists(path)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        with fresh.open("w+b") as file:
-            writer = ArchiveWriter(file)
-            try:
-                yield writer
-            except BaseException:
-                writer.abandon()
-                raise
-            file.flush()
-            os.fsync(file.fileno())
-        if replace:
-            fresh.replace(path)
-        else:
-            _name(fresh, path=path)
-    except OSError as error:
-        if error.filename in {None, str(fresh)}:
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
-    finally:
-        fresh.unlink(missing_ok=True)
-
-
-def _name(fresh: Path, *, path: Path) -> None:
-    """Give a file its name, unless somebody else was first."""
-    try:
-        os.link(fresh, path)
-    except FileExistsError as error:
-        raise _exists(path) from error
-    except OSError as error:  # a file system without links: there is a moment between the look and the name
-        if path.exists():
-            raise _exists(path) from error
-        fresh.replace(path)
-
-
-def _exists(path: Path) -> FileExistsError:
-    return FileExistsError(EEXIST, "it is there already", str(path))
+    with appearing(path, replace=replace) as file:
+        writer = ArchiveWriter(file)
+        try:
+            yield writer
+        except BaseException:
+            writer.abandon()
+            raise
 
 
 def _member(name: str) -> ZipInfo:

@@ -12,14 +12,15 @@ from rich.status import Status as Progress
 from rich.text import Text
 
 from lumina.agents.version import code_version
+from lumina.bus.appearing import appearing
 from lumina.bus.archive import Archive, open_archive
 from lumina.bus.archive_format import SUFFIX, Manifest
 from lumina.cli.app import HomeOption, JsonOption, app, err, out, print_json, table_out, work
 from lumina.cli.errors import Damaged, UsageProblem
 from lumina.cli.exits import Exit
-from lumina.cli.exporting import Wishes, export_all, export_run
+from lumina.cli.exporting import Wishes, check_target, export_all, export_run
 from lumina.cli.home import Home
-from lumina.cli.imports import Imported, describe, find_import, imported, keep, remove
+from lumina.cli.imports import Imported, arriving, describe, find_import, imported, keep, remove
 from lumina.cli.imports_table import imports_table
 from lumina.cli.place import bus
 from lumina.cli.proof import print_report
@@ -109,10 +110,7 @@ def _target(output: Path | None, *, name: str) -> Path:
 
 
 def _wishes(wishes: Wishes, *, path: Path, progress: Progress) -> Wishes:
-    if path.exists() and not path.is_file():
-        raise UsageProblem(f"{path} is no regular file: a file is written beside its place and then named")
-    if path.exists() and not wishes.replace:
-        raise UsageProblem(f"{path} is there already: give another name with -o, or --force to replace it")
+    check_target(path, replace=wishes.replace)
     return Wishes(path=path, replace=wishes.replace, hide=wishes.hide, blobs=wishes.blobs, tell=progress.update)
 
 
@@ -168,17 +166,18 @@ def import_(
 
 async def _import(home: Home, *, file: Path, force: bool, json_lines: bool) -> Exit:
     _check_there(file)
-    async with _progress("checking …"), open_archive(file) as archive:
-        report = await _proof(archive)
-        if report.status is Status.DAMAGED:
-            raise Damaged(f"{file.name} was not imported: {'; '.join(each.strip() for each in report.lines())}")
-        sha256 = _sha256(file)
-        entry = describe(archive, sha256=sha256, verdict=_verdict(report))
-    standing = next((each for each in imported(home) if each.file == entry.file), None)
-    if standing is not None and standing.sha256 != sha256 and not force:
-        words = f"another file of {entry.run} with {standing.records:,} records was imported before"
-        raise UsageProblem(f"{words}: lumina import --force replaces it")
-    keep(home, file, entry=entry)
+    with arriving(home, file) as copy:  # what is proved is what is kept, whatever becomes of the file meanwhile
+        async with _progress("checking …"), open_archive(copy) as archive:
+            report = await _proof(archive)
+            if report.status is Status.DAMAGED:
+                raise Damaged(f"{file.name} was not imported: {'; '.join(each.strip() for each in report.lines())}")
+            sha256 = _sha256(copy)
+            entry = describe(archive, sha256=sha256, verdict=_verdict(report))
+        standing = next((each for each in imported(home) if each.file == entry.file), None)
+        if standing is not None and standing.sha256 != sha256 and not force:
+            words = f"another file of {entry.run} with {standing.records:,} records was imported before"
+            raise UsageProblem(f"{words}: lumina import --force replaces it")
+        keep(home, copy, entry=entry)
     if json_lines:
         print_json(msgspec.json.encode(entry))
     else:
@@ -250,9 +249,9 @@ def freeze(
                 found, run=run, output=folder, wishes=Wishes(path=folder, replace=force), progress=progress
             )
         test = folder / f"{name_of_test(manifest)}.py"
-        if test.exists() and not force:
-            raise UsageProblem(f"{test} is there already: --force replaces it")
-        test.write_text(text_of_test(manifest, file=path.name), encoding="utf-8")
+        check_target(test, replace=force)
+        with appearing(test, replace=force) as written:
+            written.write(text_of_test(manifest, file=path.name).encode())
         out().print(Text(f"{test}: decides the {manifest.records:,} records of {path} again"), soft_wrap=True)
         return Exit.OK
 

@@ -1,5 +1,6 @@
 """Writes a run, or the whole log, into one file: what `lumina export` and `lumina freeze` do."""
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from lumina.bus.archive_writer import ArchiveWriter, line_of, written
 from lumina.bus.errors import BlobMissing
 from lumina.bus.log import Blobs, Originals
 from lumina.bus.subjects import Filter
+from lumina.cli.errors import UsageProblem
 from lumina.events.base import type_of
 from lumina.events.ids import StreamId
 from lumina.events.record import from_rfc3339
@@ -44,6 +46,14 @@ class Wishes:
     hide: tuple[str, ...] = ()
     blobs: bool = True
     tell: Tell = lambda _: None
+
+
+def check_target(path: Path, *, replace: bool) -> None:
+    """Raise UsageProblem unless a file can be written under this name."""
+    if path.exists() and not path.is_file():
+        raise UsageProblem(f"{path} is no regular file: a file is written beside its place and then named")
+    if os.path.lexists(path) and not replace:
+        raise UsageProblem(f"{path} is there already: give another name with -o, or --force to replace it")
 
 
 async def export_run(events: Originals, blobs: Blobs, run: StreamId, *, wishes: Wishes) -> Manifest:

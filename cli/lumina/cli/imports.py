@@ -3,15 +3,18 @@
 Beside each file stands a description, so that a list of them opens none. See docs/adr/0007-bundles.md.
 """
 
-import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import msgspec
 
 from lumina.bus.archive import Archive
 from lumina.bus.archive_format import SUFFIX, Manifest, fields_of
+from lumina.bus.credentials import write_private
 from lumina.cli.errors import SystemProblem
 from lumina.cli.home import Home
 from lumina.events.record import from_rfc3339
@@ -100,19 +103,26 @@ def imported(home: Home) -> tuple[Imported, ...]:
     return tuple(found)
 
 
-def keep(home: Home, path: Path, *, entry: Imported) -> Path:
-    """Copy a file into the folder, with its description, and return where it is. Raises OSError."""
+@contextmanager
+def arriving(home: Home, path: Path) -> Iterator[Path]:
+    """Copy a file into the folder for the time of the block, and yield the copy. Raises OSError.
+
+    It is in a folder of its own, under its own name, which errors tell; `keep` takes it from there.
+    """
     home.imports.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=home.imports, prefix=".", suffix=".new") as folder:
+        copy = Path(folder) / path.name
+        shutil.copyfile(path, copy)
+        copy.chmod(0o600)
+        yield copy
+
+
+def keep(home: Home, copy: Path, *, entry: Imported) -> Path:
+    """Give the copy that is `arriving` its place, with its description, and return where it is. Raises OSError."""
     target = home.imports / entry.file
-    fresh = target.with_name(f".{target.name}.{os.getpid()}.new")
-    try:
-        shutil.copyfile(path, fresh)
-        fresh.chmod(0o600)
-        fresh.replace(target)
-        fresh.write_bytes(msgspec.json.format(msgspec.json.encode(entry), indent=1))
-        fresh.replace(_description(target))
-    finally:
-        fresh.unlink(missing_ok=True)
+    copy.replace(target)
+    description = _description(target)
+    write_private(description, content=msgspec.json.format(msgspec.json.encode(entry), indent=1))
     return target
 
 
