@@ -23,7 +23,17 @@ from lumina.events.codec import encode
 from lumina.events.execution import ExecutionFinished
 from lumina.events.generation import GenerationFinished
 from lumina.events.ids import StreamId, root_event_id
-from lumina.events.record import NO_DIGEST, Draft, Head, Recorded, chain, to_headers
+from lumina.events.record import (
+    NO_DIGEST,
+    Draft,
+    Head,
+    Recorded,
+    chain,
+    chain_digest,
+    fields_digest,
+    sealed_from,
+    to_headers,
+)
 from lumina.events.run import RunClosed, RunSubmitted
 from lumina.events.step import StepAccepted
 from lumina.events.timer import TimerElapsed
@@ -50,9 +60,16 @@ async def _call(transport: Transport, call: str, **body: Any) -> dict[str, Any]:
     return said
 
 
-async def _publish(transport: Transport, recorded: Recorded[Event], *, body: bytes, agent: str = "") -> None:
+async def _publish(
+    transport: Transport,
+    recorded: Recorded[Event],
+    *,
+    body: bytes,
+    agent: str = "",
+    headers: dict[str, str] | None = None,
+) -> None:
     subject = subject_of(recorded.event, stream=recorded.stream, agent=agent or recorded.agent)
-    await transport.request(subject, payload=body, headers=to_headers(recorded))
+    await transport.request(subject, payload=body, headers=headers or to_headers(recorded))
 
 
 def _draft(recorded: Recorded[Event], *, event: Event | None = None, name: str = "") -> Draft[Event]:
@@ -92,6 +109,37 @@ def appended() -> Iterator[Fault]:
             return _served(store, lambda transport: _publish(transport, forged, body=content, agent=agent))
 
         yield Fault(kind="forged record at the end", name=name, store="small", inject=change)
+
+
+def misdescribed() -> Iterator[Fault]:
+    """Yield a sound timer at the end, which would be believed, with another envelope around it."""
+    records = written_history().records
+    run = _last(records, RunClosed).stream
+    slot = root_event_id(run, name="timer/forged/1")
+    event, time_ms = TimerElapsed(timer="forged", due=1), records[-1].time_ms
+    clock = [each for each in records if (each.stream, each.agent) == (run, "clock")]
+    after = Head(position=clock[-1].position, digest=clock[-1].digest) if clock else Head()
+    draft = Draft(event=event, id=slot, stream=run, agent="clock", time_ms=time_ms, causation=None)
+    sound, body = chain(draft, after=after)
+    other = msgspec.structs.replace(sound, fields=fields_digest(encode(TimerElapsed(timer="forged", due=2))))
+    other = msgspec.structs.replace(other, digest=_digest_of(other))
+    cases = {
+        "another correlation": {**to_headers(sound), "ce-correlationid": "r-other"},
+        "another notation of its place": {**to_headers(sound), "ce-luminaposition": f"+{sound.position}"},
+        "an attribute more": {**to_headers(sound), "ce-luminanote": "believe me"},
+        "no trace": {name: text for name, text in to_headers(sound).items() if name != "ce-traceparent"},
+        "the fields of another body": to_headers(other),
+    }
+    for name, headers in cases.items():
+
+        def change(store: Store, headers: dict[str, str] = headers) -> Any:
+            return _served(store, lambda transport: _publish(transport, sound, body=body, headers=headers))
+
+        yield Fault(kind="forged envelope", name=name, store="small", inject=change)
+
+
+def _digest_of(recorded: Recorded[Event]) -> str:
+    return chain_digest(sealed_from(to_headers(recorded), seq=0))
 
 
 def _moved(head: Head, *, position: int | None = None, digest: str | None = None) -> Head:

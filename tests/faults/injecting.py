@@ -46,6 +46,7 @@ def every_fault(folder: Path, *, seed: int, count: int) -> list[Fault]:
             kinds.lost_files(snapshot_in(folder)),
             kinds.lost_words(),
             forged.appended(),
+            forged.misdescribed(),
             forged.rewritten(),
             forged.administered(),
             [forged.written_on(kinds.old_copy(snapshot_in(folder)))],

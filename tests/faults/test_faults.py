@@ -24,6 +24,8 @@ CHOSEN = (
     ("old copy: all files", Verdict.EXACT),
     ("swapped blocks", Verdict.EXACT),
     ("forged record at the end: names another predecessor", Verdict.EXACT),
+    ("forged envelope: another correlation", Verdict.EXACT),
+    ("forged envelope: the fields of another body", Verdict.EXACT),
     ("loosened settings: age limit of the log", Verdict.REFUSED),
 )
 """Beginnings of faults, of which the first is taken, and what must become of it."""

@@ -59,6 +59,7 @@ from lumina.replay.invariants.law import (
 from lumina.replay.invariants.outcomes import OutcomeLaws
 from lumina.replay.invariants.runs import RunLaws
 from lumina.replay.report import Broken
+from lumina.replay.verifying.testimony import OUTSIDE
 
 __all__ = [
     "ATTEMPTS",
@@ -119,6 +120,8 @@ class Invariants:
         event = recorded.event
         if recorded.agent not in WRITERS[type(event)]:
             faults.append((WRITER, f"{recorded.agent} may not write {recorded.type}"))
+        if recorded.agent in OUTSIDE and recorded.causation is not None:
+            faults.append((CAUSE, f"nothing on the log causes what a {recorded.agent} writes"))
         if isinstance(event, TimerElapsed):
             slot = root_event_id(recorded.stream, name=f"timer/{event.timer}/{event.due}")
             if recorded.id != slot:
