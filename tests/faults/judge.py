@@ -89,7 +89,7 @@ async def _verify(transport: Transport) -> _Said | None:
         case Status.DIVERGED:
             assert report.divergence is not None, "what diverged has a place"
             return _Said(seq=report.divergence.at.seq, words=words)
-        case Status.OK:
+        case Status.OK | Status.WHOLE:
             return _Said(seq=report.broken[0].at.seq, words=words) if report.broken else None
 
 

@@ -47,7 +47,7 @@ async def proof_of(path: Path, *, run: StreamId | None = RUN) -> Report:
     async with open_archive(path) as archive:
         if run is None:
             return await verify_all(archive, archive)
-        return await verify_run(archive, archive, run, invariants=True)
+        return await verify_run(archive, archive, run, invariants=not archive.hides)
 
 
 async def test_a_run_is_decided_again_from_its_file(history: History, tmp_path: Path) -> None:
@@ -123,10 +123,11 @@ async def test_a_fork_takes_its_parents_along(tmp_path: Path, hide: tuple[str, .
     assert manifest.runs == (GRANDCHILD, CHILD, PARENT)
     whole = await verify_run(log, blobs, GRANDCHILD)
     report = await proof_of(path, run=GRANDCHILD)
-    assert (report.status, report.records, report.parents) == (Status.OK, whole.records, whole.parents)
+    proved = Status.WHOLE if hide else Status.OK
+    assert (report.status, report.records, report.parents) == (proved, whole.records, whole.parents)
     assert report.decided == ({} if hide else whole.decided)
     for run in (CHILD, PARENT):
-        assert (await proof_of(path, run=run)).status is Status.OK
+        assert (await proof_of(path, run=run)).status is proved
 
 
 async def test_an_unknown_run_can_not_be_exported(history: History, tmp_path: Path) -> None:
@@ -137,13 +138,17 @@ async def test_an_unknown_run_can_not_be_exported(history: History, tmp_path: Pa
 
 
 async def test_a_file_without_blobs_is_proved_as_far_as_it_goes(history: History, tmp_path: Path) -> None:
-    """The records stand, the report says that nothing was decided again."""
+    """Keepers are decided again, workers are not, and the report says so."""
     manifest = await exported(history, tmp_path / "run.lumina", blobs=False)
     report = await proof_of(tmp_path / "run.lumina")
-    assert report.status is Status.OK
-    assert (report.blobs, report.decided, report.blobs_left_out) == (0, {}, manifest.blobs_left_out)
+    assert (report.status, report.status.exit_code) == (Status.WHOLE, 4)
+    assert (report.blobs, report.blobs_left_out) == (0, manifest.blobs_left_out)
     assert manifest.blobs_left_out > 3
-    assert "not decided again" in report.lines()[0]
+    whole = (await verify_run(history[0], history[1], RUN)).decided
+    workers = {"specialist", "validator", "sandbox"}
+    assert report.decided == {agent: 0 if agent in workers else count for agent, count in whole.items()}
+    assert report.underived == sum(count for agent, count in whole.items() if agent in workers)
+    assert "not all of it decided again" in report.lines()[0]
 
 
 def unpacked(path: Path) -> dict[str, bytes]:
@@ -165,7 +170,7 @@ async def test_what_is_hidden_is_found_nowhere(history: History, tmp_path: Path)
     assert manifest.hidden == ("request",)
     assert manifest.hidden_records > 2
     report = await proof_of(tmp_path / "run.lumina")
-    assert (report.status, report.hidden_records, report.closed) == (Status.OK, manifest.hidden_records, 1)
+    assert (report.status, report.hidden_records, report.closed) == (Status.WHOLE, manifest.hidden_records, 1)
     assert report.decided == {}
 
 
@@ -193,7 +198,7 @@ async def test_what_a_hidden_blob_holds_is_hidden_elsewhere(history: History, tm
     assert sum(code in content for content in unpacked(tmp_path / "plain.lumina").values()) > 1
     await exported(history, tmp_path / "run.lumina", hide=("code",))
     assert not any(code in content for content in unpacked(tmp_path / "run.lumina").values())
-    assert (await proof_of(tmp_path / "run.lumina")).status is Status.OK
+    assert (await proof_of(tmp_path / "run.lumina")).status is Status.WHOLE
 
 
 async def test_a_field_inside_another_hides_the_whole(history: History, tmp_path: Path) -> None:

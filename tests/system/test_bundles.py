@@ -109,7 +109,10 @@ def test_what_is_hidden_stays_hidden(recorded: tuple[Lumina, str, str], elsewher
         contents = [members.read(name) for name in members.namelist()]
     assert not any(request[:60].encode() in content for content in contents)
     verified = elsewhere("verify", str(path))
-    assert (verified.code, "whole, but not decided again" in verified.out) == (0, True), verified
+    assert (verified.code, "whole, but not decided again" in verified.out) == (4, True), verified
+    refused = elsewhere("verify", str(path), "--invariants")
+    assert (refused.code, "no invariants can be checked" in refused.err) == (4, True), refused
+    assert elsewhere("import", str(path)).code == 4
     shown = elsewhere("show", str(path))
     assert (shown.code, "without its request" in shown.err) == (1, True), shown
     unknown = lumina("export", run, "--redact", "nonsense", "-o", "no.lumina")

@@ -25,6 +25,9 @@ _BAD_ZIP: Final = (BadZipFile, zlib.error, struct.error, EOFError, NotImplemente
 _END: Final = struct.Struct("<4s4H2LH")
 _END_64: Final = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR_64: Final = struct.Struct("<4sLQL")
+_LISTED: Final = struct.Struct("<4s6H3L3H")
+"""A member in the list as far as its lengths of name, extra fields, and comment."""
+_HEADER_BYTES: Final = 46
 _ENCRYPTED: Final = 1
 
 
@@ -123,17 +126,47 @@ def _opened(file: BinaryIO) -> ZipFile:
     size = file.seek(0, io.SEEK_END)
     file.seek(size - SEAL_BYTES - _END.size)
     end = _END.unpack(file.read(_END.size))
-    listed = end[5]
     if end[0] != b"PK\x05\x06" or end[7] != SEAL_BYTES:
         raise ArchiveBroken("its list of members is not where it should be")
-    if listed == 0xFFFFFFFF or end[3] == 0xFFFF or end[6] == 0xFFFFFFFF:
-        listed = _listed_64(file, end_at=size - SEAL_BYTES - _END.size)
+    listed, ends_at = end[5], size - SEAL_BYTES - _END.size
+    if _is_long(file, end_at=ends_at):  # what the short list says is not looked at then, here and in `zipfile`
+        listed = _listed_64(file, end_at=ends_at)
+        ends_at -= _LOCATOR_64.size + _END_64.size
     if listed > DIRECTORY_BYTES_MAX:
         raise ArchiveBroken(f"its list of members has {listed:,} bytes; it may have {DIRECTORY_BYTES_MAX:,}")
+    if listed > ends_at:
+        raise ArchiveBroken("its list of members is not where it should be")
+    file.seek(ends_at - listed)
+    _check_list(file.read(listed))
     try:
         return ZipFile(file)
     except (*_BAD_ZIP, OSError) as error:
         raise ArchiveBroken(f"its list of members can't be read: {error}") from error
+
+
+def _is_long(file: BinaryIO, *, end_at: int) -> bool:
+    """Return whether the list is of the kind for large archives."""
+    file.seek(max(0, end_at - _LOCATOR_64.size))
+    return file.read(4) == b"PK\x06\x07"
+
+
+def _check_list(listed: bytes) -> None:
+    """Check the names of all members before anything is kept of them; `zipfile` keeps much of each, whatever it is.
+
+    Raises:
+        ArchiveBroken: One has a name that no export writes, or the list is none.
+    """
+    at = 0
+    while at < len(listed):
+        if len(listed) - at < _LISTED.size:
+            raise ArchiveBroken("its list of members ends in the middle of one")
+        magic, *_, name_bytes, extra_bytes, comment_bytes = _LISTED.unpack_from(listed, at)
+        if magic != b"PK\x01\x02":
+            raise ArchiveBroken("its list of members can't be read")
+        name = listed[at + _HEADER_BYTES : at + _HEADER_BYTES + name_bytes].decode(errors="replace")
+        if not MEMBER.fullmatch(name):
+            raise ArchiveBroken(f"it has a member {name[:120]!r}, which no export writes")
+        at += _HEADER_BYTES + name_bytes + extra_bytes + comment_bytes
 
 
 def _listed_64(file: BinaryIO, *, end_at: int) -> int:

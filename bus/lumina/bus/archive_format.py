@@ -35,8 +35,10 @@ MANIFEST_BYTES_MAX: Final = 64 * 2**20
 LINE_BYTES_MAX: Final = 8 * 2**20
 """Of one record: a message of NATS has 1 MiB; as JSON in JSON it grows, at worst, sixfold."""
 BLOB_BYTES_MAX: Final = 256 * 2**20
-DIRECTORY_BYTES_MAX: Final = 128 * 2**20
-"""Of the list of members: about one million blobs."""
+DIRECTORY_BYTES_MAX: Final = 32 * 2**20
+"""Of the list of members, in which a blob has 116 bytes, or 128 behind the first 4 GiB."""
+BLOBS_MAX: Final = 250_000
+"""More are not written: their list could not be read again."""
 
 _FIELD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,119}")
 _DIGEST: Final = re.compile(r'"[0-9a-f]{64}"')
@@ -142,6 +144,8 @@ def manifest_from(content: bytes) -> Manifest:
         raise ArchiveBroken(f"{MANIFEST}: {error}") from error
     if manifest.whole == (manifest.run is not None) or (manifest.run is not None and manifest.run not in manifest.runs):
         raise ArchiveBroken(f"{MANIFEST}: it does not say of which run this is")
+    if manifest.whole and manifest.hidden_records:
+        raise ArchiveBroken(f"{MANIFEST}: a whole log that hides fields is none that an export writes")
     return manifest
 
 

@@ -12,8 +12,8 @@ import msgspec
 
 from lumina.bus.appearing import appearing
 from lumina.bus.archive_file import sealed_digest
-from lumina.bus.archive_format import MANIFEST, RECORDS, SEAL, SEAL_BYTES, Line, Manifest
-from lumina.bus.errors import BlobMissing
+from lumina.bus.archive_format import BLOBS_MAX, MANIFEST, RECORDS, SEAL, SEAL_BYTES, Line, Manifest
+from lumina.bus.errors import BlobMissing, BlobsFull
 from lumina.bus.stored import Stored
 
 LEVEL: Final = 6
@@ -47,7 +47,14 @@ class ArchiveWriter:
         self.hidden_records += bool(line.hidden)
 
     def blob(self, digest: str, *, content: bytes) -> None:
-        """Write a blob; they come in the order of their digests. Raises BlobMissing for one that is another."""
+        """Write a blob; they come in the order of their digests.
+
+        Raises:
+            BlobMissing: It is another than its digest says.
+            BlobsFull: There are too many for one file.
+        """
+        if len(self.blobs) == BLOBS_MAX:
+            raise BlobsFull(f"one file takes {BLOBS_MAX:,} blobs: export single runs, or --without-blobs")
         if sha256(content).hexdigest() != digest:
             raise BlobMissing(f"blob {digest}: what is stored has another digest")
         assert not self.blobs or digest > self.blobs[-1], "blobs come in order"

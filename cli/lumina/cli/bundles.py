@@ -66,6 +66,8 @@ def export(
     other runs before it, too. With --redact a field, the top-level field around it, and whatever else holds the same
     text is replaced by its SHA-256: the chains stay checkable, but nothing can be decided again. Short values can be
     guessed from their digest: there is no salt.
+
+    Exit codes: 0 written, 1 a blob is missing or the file can't be written, 2 the call is wrong, 5 the log is damaged.
     """
 
     async def job(found: Home) -> Exit:
@@ -141,7 +143,8 @@ def import_(
 
     It is never written into the log of this machine, whose agents would go on with it.
 
-    Exit codes: 0 proved, 3 kept, but the code of this machine decides otherwise, 5 damaged: not kept.
+    Exit codes: 0 proved, 3 kept, but the code of this machine decides otherwise, 4 kept, but it lacks fields or blobs,
+    so that not all of it could be decided again, 5 damaged: not kept.
     """
 
     async def job(found: Home) -> Exit:
@@ -204,8 +207,6 @@ async def _proof(archive: Archive) -> Report:
 
 
 def _verdict(report: Report) -> str:
-    if report.status is Status.OK and (report.hidden_records or report.blobs_left_out):
-        return "whole"
     return "proved" if report.status is Status.OK else report.status.value
 
 
@@ -238,7 +239,11 @@ def freeze(
 ) -> None:
     """Write a pytest file that decides the run again, and the run's file beside it.
 
-    The test fails, with the first record that differs, when the code that is installed decides otherwise.
+    The test fails, with the first record that differs, when the code that is installed decides otherwise or more, and
+    when the file is not the one that was frozen any more. A run that `lumina verify` does not prove is not frozen.
+
+    Exit codes: 0 written, 2 the call is wrong, else those of `lumina verify`: 3 diverged, 4 lacks fields or blobs, 5
+    damaged.
     """
 
     async def job(found: Home) -> Exit:
@@ -250,8 +255,15 @@ def freeze(
             )
         test = folder / f"{name_of_test(manifest)}.py"
         check_target(test, replace=force)
+        async with open_archive(path) as archive:
+            report = await _proof(archive)
+        if report.status is not Status.OK:
+            if not force:
+                path.unlink()
+            print_report(report)
+            return Exit(report.status.exit_code)
         with appearing(test, replace=force) as written:
-            written.write(text_of_test(manifest, file=path.name).encode())
+            written.write(text_of_test(manifest, file=path.name, proof=report).encode())
         out().print(Text(f"{test}: decides the {manifest.records:,} records of {path} again"), soft_wrap=True)
         return Exit.OK
 

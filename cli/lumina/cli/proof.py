@@ -9,9 +9,9 @@ from rich.text import Text
 
 from lumina.agents.version import code_version
 from lumina.bus.archive import open_archive
-from lumina.bus.errors import LogDamaged
+from lumina.bus.errors import FieldsHidden, LogDamaged
 from lumina.cli.app import HomeOption, JsonOption, app, out, print_json, work
-from lumina.cli.errors import UsageProblem, first_leaf
+from lumina.cli.errors import Refused, UsageProblem, first_leaf
 from lumina.cli.exits import Exit
 from lumina.cli.home import Home
 from lumina.cli.place import Bus, bus
@@ -38,8 +38,9 @@ def verify(
     A fork is proved together with the runs that it descends from. What the processes of this data folder saw last of
     the log must still stand there, so that a log that was put back to an older state is noticed, too.
 
-    Exit codes: 0 equal, 3 diverged (the first difference is shown, with its causes and both code versions), 5 the log
-    is damaged (with the record); 1 with --invariants when a law of histories is broken.
+    Exit codes: 0 equal, 3 diverged (the first difference is shown, with its causes and both code versions), 4 a file
+    without some fields or blobs is whole as far as it goes, but not all of it could be decided again, 5 the log is
+    damaged (with the record); 1 with --invariants when a law of histories is broken.
     """
 
     async def job(found: Home) -> Exit:
@@ -47,6 +48,8 @@ def verify(
             raise UsageProblem("give either a run or --all: lumina verify RUN | lumina verify --all")
         try:
             report = await _proof(found, run=run, invariants=invariants)
+        except FieldsHidden as error:
+            raise Refused(str(error)) from error
         except (LogDamaged, BaseExceptionGroup) as error:
             # Found while the log was opened: by the checkpoints, or where the views were caught up.
             leaf = first_leaf(error)
@@ -89,7 +92,8 @@ async def verified(connected: Bus, *, run: StreamId) -> Report:
 
 
 def print_report(report: Report) -> None:
-    """Print a proof, green when it holds."""
-    style = "green" if report.status is Status.OK and not report.broken else "red"
+    """Print a proof, green when it holds, yellow when there is not enough to decide all again."""
+    holds = {Status.OK: "green", Status.WHOLE: "yellow"}
+    style = "red" if report.broken else holds.get(report.status, "red")
     for line in report.lines():
         out().print(Text(f"verify: {line}" if not line.startswith(" ") else line, style=style), soft_wrap=True)

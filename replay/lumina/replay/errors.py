@@ -8,6 +8,7 @@ ReplayError
 ├── NotRedactable    what an export was asked to hide can't be hidden: the message says why
 ├── ForkProblem      a fork that can't be meant: the message says what to ask for instead
 └── BlobLost         a blob is gone, changed, or not what its record says: the proof reports it as damage
+    └── BlobLeftOut  an exported file was made without it: what needs it can't be proved from this file
 """
 
 
@@ -21,6 +22,10 @@ class RunUnknown(ReplayError):
 
 class BlobLost(ReplayError):
     """A blob is not what a record says. The message names the blob and the record."""
+
+
+class BlobLeftOut(BlobLost):
+    """An exported file was made without a blob. The message names it and the record that needs it."""
 
 
 class BadBreakpoint(ReplayError):

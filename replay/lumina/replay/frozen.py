@@ -16,6 +16,9 @@ from lumina.replay.verifying.verify import verify_run
 def replay_file(path: Path) -> Report:
     """Return the proof of the run in an exported file; `lines()` of it say where it fails.
 
+    The test compares its counts, too: a history that was cut at its end, or after which the code that is installed has
+    more to say, is equal as far as it goes.
+
     Raises:
         ArchiveTooNew: A later version wrote it.
         UnknownEvent: The same.

@@ -10,16 +10,21 @@ BROKEN_MAX: Final = 1_000
 
 
 class Status(Enum):
-    """OK: all was decided again and is equal to the byte. DIVERGED: it is not. DAMAGED: the log is not whole."""
+    """OK: all was decided again and is equal to the byte. DIVERGED: it is not. DAMAGED: the log is not whole.
+
+    WHOLE: an exported file is what was written as far as it goes, but lacks fields or blobs, so that not all of it was
+    decided again; what was, is equal.
+    """
 
     OK = "ok"
+    WHOLE = "whole"
     DIVERGED = "diverged"
     DAMAGED = "damaged"
 
     @property
     def exit_code(self) -> int:
-        """What the command ends with: 0, 3 or 5."""
-        return {Status.OK: 0, Status.DIVERGED: 3, Status.DAMAGED: 5}[self]
+        """What the command ends with: 0, 4, 3 or 5."""
+        return {Status.OK: 0, Status.WHOLE: 4, Status.DIVERGED: 3, Status.DAMAGED: 5}[self]
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,9 +98,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         pending: Decisions that are not in the log yet: of a keeper that is at work, or that was stopped.
         broken: Invariants that don't hold, if they were asked for, up to `BROKEN_MAX`; `status` does not speak of them.
         broken_more: How many more there were.
-        hidden_records: Of an exported file: how many records hide fields.
-        blobs_left_out: Of an exported file: how many blobs are named and not there. If this or the number before is
-            not 0, OK means only that what is there is what was written: nothing was decided again.
+        hidden_records: Of an exported file: how many records hide fields. If any does, nothing is decided again.
+        blobs_left_out: Of an exported file: how many blobs are named and not there.
+        underived: How many outcomes of workers could not be derived again because of that.
     """
 
     run: str | None
@@ -112,6 +117,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     broken_more: int = 0
     hidden_records: int = 0
     blobs_left_out: int = 0
+    underived: int = 0
 
     def lines(self) -> tuple[str, ...]:
         """Return the report for people, the verdict first."""
@@ -122,10 +128,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         if self.damage is not None:
             where = f" at record {self.damage.seq}" if self.damage.seq else ""
             return (f"{name}: damaged{where}", f"  {self.damage.reason}")
-        if self.hidden_records or self.blobs_left_out:
-            return _partial_lines(self, name=name)
-        verdict = "invariants broken" if self.broken else "ok"
+        if self.hidden_records:
+            return _hidden_lines(self, name=name)
+        whole = "whole, but not all of it decided again" if self.status is Status.WHOLE else "ok"
+        verdict = "invariants broken" if self.broken else whole
         lines = [f"{name}: {verdict}; {self.records} records, decided again: {counts or 'none'}; {self.blobs} blobs"]
+        if self.blobs_left_out:
+            lines.append(f"  {self.blobs_left_out} blobs were left out of this file")
+            lines.append(f"  not proved: {self.underived} outcomes of workers, which can't be derived without them")
         if self.parents:
             lines.append(f"  proved with the runs that it is a fork of: {', '.join(self.parents)}")
         if self.pending:
@@ -136,7 +146,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(lines)
 
 
-def _partial_lines(report: Report, *, name: str) -> tuple[str, ...]:
+def _hidden_lines(report: Report, *, name: str) -> tuple[str, ...]:
     return (
         f"{name}: whole, but not decided again; {report.records} records, {report.blobs} blobs",
         f"  {report.hidden_records} records hide fields and {report.blobs_left_out} blobs were left out of this file",

@@ -5,6 +5,7 @@ from textwrap import dedent
 
 from lumina.bus.archive_format import Manifest
 from lumina.events.record import rfc3339
+from lumina.replay.report import Report
 
 _NO_NAME = re.compile(r"[^a-z0-9]+")
 
@@ -14,8 +15,8 @@ def name_of_test(manifest: Manifest) -> str:
     return f"test_{_NO_NAME.sub('_', manifest.run or '')}"
 
 
-def text_of_test(manifest: Manifest, *, file: str) -> str:
-    """Return the test of a run that stands in `file`, beside it.
+def text_of_test(manifest: Manifest, *, file: str, proof: Report) -> str:
+    """Return the test of a run that stands in `file`, beside it, and of which `proof` was found when it was frozen.
 
     It imports nothing but Lumina, and names nothing of the run but its id: what a run says is not to be trusted.
     """
@@ -37,5 +38,9 @@ def text_of_test(manifest: Manifest, *, file: str) -> str:
             """Every agent, given the same records, decides the same {manifest.records:,} records to the byte."""
             report = replay_file(RUN)
             assert report.status is Status.OK, "\\n".join(("", *report.lines()))
-            assert report.decided, "nothing was decided again: fields or blobs are missing from the file"
+            counts = (report.records, report.closed, report.pending)
+            assert counts == ({proof.records}, {proof.closed}, {proof.pending}), (
+                f"records, ends and decisions that are not in the log yet are {{counts}}: "
+                "the file was cut, or the code goes on where the run had ended"
+            )
         ''')

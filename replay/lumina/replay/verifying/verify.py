@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from lumina.bus.archive import Archive
-from lumina.bus.errors import LogDamaged
+from lumina.bus.errors import BlobMissing, FieldsHidden, LogDamaged
 from lumina.bus.log import Blobs, Records
 from lumina.bus.subjects import Filter
 from lumina.events.base import Event
@@ -19,9 +19,10 @@ from lumina.events.node import NodeAnnounced
 from lumina.events.record import Recorded
 from lumina.events.run import RunClosed
 from lumina.replay.bundles.integrity import prove_file
+from lumina.replay.bundles.left_out import Present, left_out_of
 from lumina.replay.cast import Cast, cast_of, whole_cast
 from lumina.replay.comparing import link_of
-from lumina.replay.errors import BlobLost, RunUnknown
+from lumina.replay.errors import BlobLeftOut, BlobLost, RunUnknown
 from lumina.replay.inheritance import inherited
 from lumina.replay.invariants.invariants import Invariants
 from lumina.replay.report import BROKEN_MAX, UNKNOWN_CODE, Broken, Damage, Difference, Divergence, Report, Status
@@ -56,10 +57,12 @@ async def verify_run(
 
     Raises:
         RunUnknown: There is no record of it.
+        FieldsHidden: Invariants were asked for, of a file that hides fields.
         LogUnavailable: The log can't be reached.
     """
-    if isinstance(events, Archive) and events.partial:
-        return await prove_file(events, run=run)
+    left_out = await _left_out(events, run=run, invariants=invariants)
+    if isinstance(left_out, Report):
+        return left_out
     cast = await _cast_of(events) if cast is None else cast
     try:
         parents = await parents_of(run, events=events)
@@ -68,10 +71,18 @@ async def verify_run(
         return Report(run=run, status=Status.DAMAGED, damage=damage)
     streams = tuple(Filter(stream=stream) for stream in (run, *parents))
     filters = (*streams, *cast.governor.inputs, Filter(agent=cast.governor.name), Filter(event=NodeAnnounced))
-    proof = _Proof(cast, events=events, blobs=blobs, runs=(run, *parents), invariants=invariants, code=code)
+    proof = _Proof(
+        cast,
+        events=events,
+        blobs=blobs,
+        runs=(run, *parents),
+        invariants=invariants,
+        code=code,
+        left_out=left_out,
+    )
     # To the log's end: where the run ends can't be known from a log that may have lost its last record.
     report = await proof.report(events.read(filters))
-    if report.status is Status.OK and not report.records:
+    if report.status in {Status.OK, Status.WHOLE} and not report.records:
         raise RunUnknown(f"the log holds no run {run!r}")
     return report
 
@@ -84,12 +95,32 @@ async def verify_all(
     invariants: bool = False,
     code: str = UNKNOWN_CODE,
 ) -> Report:
-    """Prove the whole log in one pass. See `verify_run`. Raises LogUnavailable."""
-    if isinstance(events, Archive) and events.partial:
-        return await prove_file(events, run=None)
+    """Prove the whole log in one pass. See `verify_run`. Raises FieldsHidden, LogUnavailable."""
+    left_out = await _left_out(events, run=None, invariants=invariants)
+    if isinstance(left_out, Report):
+        return left_out
     cast = await _cast_of(events) if cast is None else cast
-    proof = _Proof(cast, events=events, blobs=blobs, runs=(), invariants=invariants, code=code)
+    proof = _Proof(cast, events=events, blobs=blobs, runs=(), invariants=invariants, code=code, left_out=left_out)
     return await proof.report(events.read())
+
+
+async def _left_out(events: Records, *, run: StreamId | None, invariants: bool) -> frozenset[str] | Report:
+    """Return the blobs that a file lacks; the verdict when it hides fields, so that nothing can be decided from it."""
+    if not isinstance(events, Archive):
+        return frozenset()
+    if invariants and events.hides:
+        hidden = f"{events.manifest.hidden_records:,} records of {events.path.name} hide fields"
+        raise FieldsHidden(f"{hidden}, so no invariants can be checked: verify it without them")
+    report = await prove_file(events, run=run) if events.hides else None
+    if report is not None and report.damage is not None:
+        return report
+    try:
+        left_out = await left_out_of(events)
+    except LogDamaged as error:
+        return Report(run=run, status=Status.DAMAGED, damage=Damage(seq=error.seq, reason=str(error)))
+    except BlobMissing as error:
+        return Report(run=run, status=Status.DAMAGED, damage=Damage(seq=0, reason=str(error)))
+    return left_out if report is None else report
 
 
 async def _cast_of(events: Records) -> Cast:
@@ -116,13 +147,16 @@ class _Proof:
         runs: tuple[StreamId, ...],
         invariants: bool,
         code: str,
+        left_out: frozenset[str],
     ) -> None:
         self._events = events
+        self._left_out = left_out
+        self._underived = 0
         self._runs = runs
         self._shelf = Shelf(blobs)
         self._orchestrator = KeeperProof(cast.orchestrator, events=events)
         self._governor = KeeperProof(cast.governor, events=events)
-        self._workers = WorkerProof(cast.workers, shelf=self._shelf, events=events)
+        self._workers = WorkerProof(cast.workers, shelf=Present(self._shelf, left_out=left_out), events=events)
         self._testimony = OutsideProof(events)
         self._chains = Chains(events)
         self._invariants = Invariants(run=runs[0] if runs else None) if invariants else None
@@ -147,7 +181,7 @@ class _Proof:
                         return self._verdict(Status.DIVERGED, divergence=await self._divergence(found))
         except LogDamaged as error:
             return self._verdict(Status.DAMAGED, damage=Damage(seq=error.seq, reason=str(error)))
-        return self._verdict(Status.OK)
+        return self._verdict(Status.WHOLE if self._left_out else Status.OK)
 
     async def _divergence(self, place: "_Place") -> Divergence:
         recorded, difference, recorded_by = place
@@ -182,7 +216,7 @@ class _Proof:
                 or self._other_node(recorded)
                 or await self._orchestrator.take(recorded)
                 or await self._governor.take(recorded)
-                or await self._workers.take(recorded)
+                or await self._derived(recorded)
             )
             if difference is None:
                 await self._find_blobs(recorded)
@@ -205,6 +239,14 @@ class _Proof:
         if difference is not None:
             self._suspect = (recorded, difference, self._recorded_by)
 
+    async def _derived(self, recorded: Recorded[Event]) -> Difference | None:
+        """Return how an outcome differs from what is derived, unless a file lacks what is needed for that."""
+        try:
+            return await self._workers.take(recorded)
+        except BlobLeftOut:
+            self._underived += 1
+            return None
+
     def _other_node(self, recorded: Recorded[Event]) -> Difference | None:
         """Return what is wrong with the announcement of a node that is not the log's: nobody decides its part again."""
         if not isinstance(recorded.event, NodeAnnounced) or recorded.stream == self._node:
@@ -215,6 +257,8 @@ class _Proof:
     async def _find_blobs(self, recorded: Recorded[Event]) -> None:
         """Look for every blob that the record names. Raises BlobLost."""
         for ref in blob_refs(recorded.event):
+            if ref.digest in self._left_out:
+                continue
             size = await self._shelf.size(ref.digest, named_by=recorded)
             if size != ref.size:
                 raise BlobLost(f"blob {ref.digest} has {size} bytes; record {recorded.seq} says {ref.size}")
@@ -234,4 +278,6 @@ class _Proof:
             damage=damage,
             broken=tuple(self._broken),
             broken_more=self._broken_more,
+            blobs_left_out=len(self._left_out),
+            underived=self._underived,
         )
