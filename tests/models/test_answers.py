@@ -171,3 +171,14 @@ def test_the_schema_names_the_kinds() -> None:
     schema = plan_schema(KINDS)
     assert schema["items"]["properties"]["kind"] == {"enum": list(KINDS)}
     assert (schema["minItems"], schema["maxItems"]) == (1, 8)
+
+
+def test_code_of_another_language_is_no_prose() -> None:
+    """It is code, and named as that."""
+    javascript = OutputContract(language=Language.JAVASCRIPT, form=Form.SCRIPT)
+    read = code("def shoes(text):\n    pass\n", contract=javascript)
+    assert isinstance(read, Unusable)
+    assert read.reason.startswith("the answer is code of python, but javascript was asked for: 'def shoes")
+    read = code("function shoes(text) {", contract=PYTHON)
+    assert isinstance(read, Unusable)
+    assert "code of javascript" in read.reason

@@ -58,6 +58,8 @@ def test_a_breakpoint_sees_the_whole_record(history: History) -> None:
         ("seq > `five`", "column 7: no JSON stands between these backticks"),
         ("validation.failed", "validation.finished, validation.requested"),
         ("run.closed.v7", "no event is called run.closed.v7"),
+        ("stap.accepted", "no event is called stap.accepted; there is step.accepted"),
+        ("nosuch.event", "no event is called nosuch.event; there is "),
         ("(" * 900, "nested too deeply"),
         ("a" * (CHARACTERS_MAX + 1), "1,001 characters"),
     ],

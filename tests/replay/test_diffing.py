@@ -66,7 +66,7 @@ def test_another_answer_is_the_first_difference() -> None:
     assert comparison.differs
     first = comparison.first
     assert first is not None
-    assert first.label == "specialist generation.finished.v1 #1"
+    assert first.label == "specialist generation.finished.v1"
     assert (first.step, first.attempt) == (1, 1)
     assert "code.digest" in [each.field for each in first.fields]
     assert first.a is not None
@@ -270,3 +270,20 @@ def test_a_run_without_a_model_still_compares() -> None:
     comparison = compared(a, b)
     assert comparison.differs
     assert comparison.a.status == "refused"
+
+
+def test_two_ends_are_one_difference_wherever_they_stand() -> None:
+    """One run ends with its second attempt, the other with its first: the ends are laid side by side."""
+    a, b = begun(ONE, submitted(ROCK, options=RunOptions(attempts_max=1))), begun(OTHER)
+    a.answer("return 1")
+    a.validate(ValidationVerdict.FAILED)
+    b.answer("return 1")
+    b.validate(ValidationVerdict.FAILED)
+    finish(b, code="return 2")
+    assert a.closed is not None
+    assert b.closed is not None
+    ends = [each for each in compared(a, b).differing if "run.closed" in each.label]
+    assert [each.label for each in ends] == ["orchestrator run.closed.v1"]
+    assert ends[0].a is not None
+    assert ends[0].b is not None
+    assert ("status", '"failed"', '"completed"') in [(each.field, each.a, each.b) for each in ends[0].fields]

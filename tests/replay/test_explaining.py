@@ -150,6 +150,27 @@ def test_a_model_that_nobody_reaches() -> None:
     check_chain(scene, explanation)
 
 
+def test_a_recorded_cause_is_told_where_the_story_goes_on_elsewhere() -> None:
+    """A lease that the governor granted when another record came: its cause is that one, what it answers is said so."""
+    scene = begun()
+    request, submission = scene.asked(), scene.records[0]
+    assert isinstance(request.event, GenerationRequested)
+    scene.hear(RunCancelRequested(reason="no"), agent="client")
+    refused = LeaseRefused(request=request.id, refusal=Refusal.NEVER_FITS, detail="x")
+    cause = scene.records[-1]
+    scene.hear(refused, agent="governor", to=cause)
+    lease = next(one for one in scene.records if one.type == "lease.refused.v1")
+    story = explain_event(lease, grounds=grounds_of(scene), elsewhere={})
+    assert story.cause is not None
+    assert story.cause.id == cause.id
+    event, answered = story.why[:2]
+    assert event.caused_by is not None
+    assert (event.by, event.caused_by.id) == ("event", cause.id)
+    assert (answered.by, answered.id, answered.caused_by) == ("answers", request.id, None)
+    assert {one.by for one in story.why[2:]} == {"cause"}
+    assert story.why[-1].id == submission.id
+
+
 def test_a_worker_that_never_answers() -> None:
     """Two deadlines of one name: the first one is the fault, the second one the end of the pause after it."""
     scene = begun(attempts=1)

@@ -39,7 +39,7 @@ def diff(
     run_b: Annotated[
         str | None, typer.Argument(metavar="[RUN_B]", help="The other one; none: RUN_A's attempts.")
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every slot that differs, not only the first.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Everything that differs, not only the first.")] = False,
     json_lines: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
@@ -77,7 +77,8 @@ async def _two_runs(home: Home, run_a: str, run_b: str, *, everything: bool, jso
         for code in codes if everything else codes[:1]:
             _print_code(code, console=out())
         if len(codes) > 1 and not everything:
-            out().print(Text(f"{len(codes) - 1} more attempts differ in their code: --all shows them", style="dim"))
+            more = _plural(len(codes) - 1, "more attempt differs", "more attempts differ")
+            out().print(Text(f"{more} in code: --all shows the rest", style="dim"))
     return Exit.FAILED if comparison.differs else Exit.OK
 
 
@@ -121,6 +122,11 @@ def _attempt(read: Whole, named: re.Match[str]) -> Attempt:
     return attempt
 
 
+def _plural(count: int, one: str, many: str) -> str:
+    """Return a number with its words."""
+    return f"{count:,} {one if count == 1 else many}"
+
+
 def _listed(numbers: list[int]) -> str:
     return ", ".join(str(number) for number in sorted(numbers)) or "none"
 
@@ -136,13 +142,15 @@ def _print_comparison(comparison: Comparison, *, everything: bool) -> None:
         console.print(Text("nothing else that matters differs" if comparison.asked else "nothing that matters differs"))
     elif everything:
         for number, each in enumerate(comparison.differing, start=1):
-            _print_slot(each, title=f"difference {number}", console=console)
+            _print_slot(each, title=f"difference {number}", console=console, causes=None if number == 1 else 1)
     else:
         assert comparison.first is not None
         _print_slot(comparison.first, title="first difference", console=console)
         if comparison.result is not None:
-            _print_slot(comparison.result, title="first different result", console=console)
-    counts = f"{comparison.different} slots differ, {comparison.equal} are equal in what matters"
+            _print_slot(comparison.result, title="first different result", console=console, causes=1)
+    counts = (
+        f"{_plural(comparison.different, 'record differs', 'records differ')}, {comparison.equal} equal in what matters"
+    )
     if comparison.pending:
         counts += f", {comparison.pending} may still come in the open run"
     console.print(Text(counts, style="dim"), soft_wrap=True)
@@ -156,23 +164,24 @@ def _print_run(side: str, named: Named, *, console: Console) -> None:
         console.print(Text(f"   forks {shorten(named.forks, limit=300)}"), soft_wrap=True)
 
 
-def _print_slot(each: SlotDifference, *, title: str, console: Console) -> None:
+def _print_slot(each: SlotDifference, *, title: str, console: Console, causes: int | None = None) -> None:
+    """Print a slot that differs; of what led to it only the nearest `causes`, None for all."""
     where = (
         "" if each.step is None else f", {'the plan' if each.step == 0 else f'step {each.step} attempt {each.attempt}'}"
     )
     console.print(Text(f"{title}: {each.label}{where}", style="bold yellow"), soft_wrap=True)
     for name, side in (("A", each.a), ("B", each.b)):
-        _print_side(name, side, instead=each.instead, console=console)
+        _print_side(name, side, instead=each.instead, console=console, causes=causes)
     _print_fields(each.fields, console=console, limit=FIELDS_MAX)
 
 
-def _print_side(name: str, side: Side | None, *, instead: str, console: Console) -> None:
+def _print_side(name: str, side: Side | None, *, instead: str, console: Console, causes: int | None) -> None:
     if side is None:
         there = f"nothing there; it has {instead}" if instead else "nothing there"
         console.print(Text(f"  {name} {shorten(there, limit=300)}"), soft_wrap=True)
         return
     console.print(Text(f"  {name} record {side.seq}: {shorten(side.words, limit=300)}"), soft_wrap=True)
-    for cause in side.because:
+    for cause in side.because[:causes]:
         common = " (in both)" if cause.common else ""
         words = f"because of record {cause.seq}, {cause.agent}: {shorten(cause.words, limit=200)}{common}"
         console.print(Text(f"      {words}", style="dim"), soft_wrap=True)
@@ -185,7 +194,8 @@ def _print_fields(fields: tuple[FieldDifference, ...], *, console: Console, limi
         console.print(Text(f"      A {_DIGEST.sub(_short, each.a)}", style="red"), soft_wrap=True)
         console.print(Text(f"      B {_DIGEST.sub(_short, each.b)}", style="green"), soft_wrap=True)
     if len(fields) > len(shown):
-        console.print(Text(f"    … {len(fields) - len(shown)} more fields: --json has them", style="dim"))
+        more = _plural(len(fields) - len(shown), "more field", "more fields")
+        console.print(Text(f"    … {more}: --json has all", style="dim"))
 
 
 def _short(digest: re.Match[str]) -> str:

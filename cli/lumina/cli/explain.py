@@ -13,8 +13,9 @@ from lumina.cli.errors import UsageProblem, first_leaf
 from lumina.cli.exits import Exit
 from lumina.cli.home import Home
 from lumina.cli.sources import source
-from lumina.cli.telling import Whole, trace, trace_by_id, whole
+from lumina.cli.telling import Whole, read_whole, trace, trace_by_id
 from lumina.projections.errors import NoSuchRun
+from lumina.projections.reading import Reader, open_store
 from lumina.replay.explaining.evidence import Evidence
 from lumina.replay.explaining.explaining import AttemptTold, Link, RunExplained, StepTold, explain_run
 from lumina.replay.explaining.tracing import DEPTH, EventExplained, explain_event
@@ -23,6 +24,12 @@ from lumina.replay.words import shorten
 WORDS_MAX: Final = 400
 """Characters of one sentence; --json has all of it."""
 _PLACE: Final = re.compile(r"^(?P<run>.+)@(?P<seq>\d{1,16})$")
+_LEADS: Final = {
+    "event": "",
+    "cause": "because ",
+    "answers": "and it answers, by name, ",
+    "rests on": "which rests on ",
+}
 _EVENT: Final = re.compile(r"^[0-9a-f]{4,32}$")
 
 
@@ -41,6 +48,8 @@ def explain(
 
     Explain an event: what led to it, back to its root, and what it led to; for a lease also why this instance, what
     was unloaded for it and who waited.
+
+    Exit codes: 0 explained, 2 the call is wrong, or there is no such run or event; 5 the log is damaged.
     """
 
     async def job(found: Home) -> Exit:
@@ -49,11 +58,13 @@ def explain(
             async with source(found, name=place["run"]) as where:
                 traced = await trace(where, seq=int(place["seq"]))
         else:
-            read = await _run(found, name=what)
-            if read is not None:
+            run = await _run(found, name=what)
+            if run is not None:
+                read, superseded_by = run
                 if forward or backward:
                     raise UsageProblem("--forward and --back need an event: lumina explain RUN@SEQ --back")
-                _show_run(explain_run(read.told, ladders=read.ladders, blobs=read.blobs), json_lines=json_lines)
+                explained = explain_run(read.told, ladders=read.ladders, blobs=read.blobs)
+                _show_run(explained, superseded_by=superseded_by, json_lines=json_lines)
                 return Exit.OK
             traced = await trace_by_id(found, beginning=what)
         told = explain_event(
@@ -69,22 +80,30 @@ def explain(
     raise typer.Exit(work(job, home=home))
 
 
-async def _run(home: Home, *, name: str) -> Whole | None:
-    """Read a run; None when there is no such run and the name may be that of an event."""
+async def _run(home: Home, *, name: str) -> tuple[Whole, str] | None:
+    """Read a run, and which one superseded it, if any; None when there is none and the name may be that of an event."""
     try:
-        return await whole(home, name=name)
+        async with source(home, name=name) as found:
+            read = await read_whole(found)
+            superseded_by = ""
+            if found.live:
+                with open_store(home.root) as store:
+                    superseded_by = Reader(store).run(found.run).run.superseded_by
+            return read, superseded_by
     except Exception as error:  # whatever is raised while a place is open comes in a group
         if isinstance(first_leaf(error), NoSuchRun) and _EVENT.match(name):
             return None
         raise
 
 
-def _show_run(told: RunExplained, *, json_lines: bool) -> None:
+def _show_run(told: RunExplained, *, superseded_by: str, json_lines: bool) -> None:
     if json_lines:
-        print_json(msgspec.json.encode(told))
+        print_json(msgspec.json.encode({**msgspec.to_builtins(told), "superseded_by": superseded_by}))
         return
     console = out()
     console.print(Text(f"{told.run}  {told.status or 'open'}", style="bold"))
+    if superseded_by:
+        console.print(Text(f"  void: superseded by {superseded_by}", style="yellow"), soft_wrap=True)
     for line in told.asked:
         _say(line, console=console, indent=2)
     for fault in told.plan_faults:
@@ -99,7 +118,7 @@ def _show_run(told: RunExplained, *, json_lines: bool) -> None:
         for number, link in enumerate(told.chain):
             _show_link(link, console=console)
             if number == 0:
-                _show_evidence(told.evidence, console=console)
+                _show_evidence(told.evidence, above=link.words, console=console)
     else:
         _say(told.end, console=console, indent=0)
 
@@ -128,8 +147,11 @@ def _show_attempt(attempt: AttemptTold, *, console: Console) -> None:
         _say(f"in the end: {attempt.decisive}", console=console, indent=6, style="yellow")
 
 
-def _show_evidence(evidence: tuple[Evidence, ...], *, console: Console) -> None:
+def _show_evidence(evidence: tuple[Evidence, ...], *, above: str, console: Console) -> None:
+    """Show what shows a fault, but not what the sentence above has said already."""
     for piece in evidence:
+        if piece.what == "detail" and piece.text in above:
+            continue
         for line in piece.text.splitlines():
             console.print(Text(f"      {piece.what:<8} {line}", style="yellow"), soft_wrap=True)
 
@@ -144,7 +166,9 @@ def _show_event(told: EventExplained, *, json_lines: bool) -> None:
     if not told.why:
         _show_link(event, console=console)
     for number, link in enumerate(told.why):
-        _show_link(link, console=console, words="" if number == 0 else "because ")
+        _show_link(link, console=console, words=_LEADS[link.by])
+        if number + 1 < len(told.why) and told.why[number + 1].by == "answers":
+            _show_cause(link.caused_by, console=console)
     if told.lending is not None:
         console.print(Text("the governor's reasons:", style="bold"))
         for line in told.lending.lines():
@@ -157,6 +181,14 @@ def _show_event(told: EventExplained, *, json_lines: bool) -> None:
             _say(f"… {effect.hidden} more that follow: --depth", console=console, indent=2 * effect.indent + 4)
     if not told.followed and not told.why:
         _say("nothing followed from it", console=console, indent=2)
+
+
+def _show_cause(cause: Link | None, *, console: Console) -> None:
+    """Show the recorded cause of a record from which the chain goes on with another one, which it names."""
+    if cause is None:
+        _say("because of a record that does not stand in this run", console=console, indent=2)
+        return
+    _show_link(cause, console=console, words="because of its recorded cause, ")
 
 
 def _show_link(link: Link, *, console: Console, words: str = "", indent: int = 0) -> None:

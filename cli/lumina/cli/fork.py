@@ -14,8 +14,8 @@ from lumina.cli.app import HomeOption, app, err, out, print_json, work
 from lumina.cli.errors import Refused, UsageProblem, first_leaf
 from lumina.cli.exits import Exit
 from lumina.cli.following import cancel, new_run_id, now_ms
-from lumina.cli.fork_wishes import OPTIONS, options_of, pair_of, run_and_seq
-from lumina.cli.fork_words import DryRun, as_json, show
+from lumina.cli.fork_wishes import OPTIONS, is_pair, options_of, pair_of, run_and_seq
+from lumina.cli.fork_words import NOTHING_CHANGED, DryRun, as_json, changes_nothing, show
 from lumina.cli.home import Home
 from lumina.cli.place import Bus, bus
 from lumina.cli.reading import reading
@@ -107,7 +107,7 @@ def fork(
     """
 
     async def job(found: Home) -> Exit:
-        roles = tuple(pair_of(text, option="--role", example="scraper=small") for text in role or ())
+        roles = await _roles(found, role or (), place=place)
         own_files = () if model_url else tuple(name for _, name in roles if is_model_file(name))
         wishes = Wishes(
             task=Task(request="-", models=list(dict.fromkeys((*(model or ()), *own_files)))),
@@ -149,6 +149,20 @@ async def _fork(home: Home, place: str, *, changes: forking.Wishes, models: int,
         return compose(where, replace(changes, models=chosen, offered={each.model: each for each in every}))
 
     return await _go(home, Going(where=where, wishes=wishes, dry_run=dry_run), begin=begin)
+
+
+async def _roles(home: Home, texts: Sequence[str], *, place: str) -> tuple[tuple[str, str], ...]:
+    """Return what `--role` says. Raises UsageProblem; its example has a model of the run that is forked."""
+    example = "" if all(map(is_pair, texts)) else await _example_of_role(home, place)
+    return tuple(pair_of(text, option="--role", example=example) for text in texts)
+
+
+async def _example_of_role(home: Home, place: str) -> str:
+    run, _ = run_and_seq(place)
+    async with source(home, name=run) as origin:
+        story = await story_of(origin.run, events=origin.events)
+    models = [choice.model for each in story if isinstance(each.event, RunSubmitted) for choice in each.event.models]
+    return f"specialist={models[0] if models else 'MODEL'}"
 
 
 def _check_live(origin: Source) -> None:
@@ -235,6 +249,8 @@ async def _go(home: Home, going: Going, *, begin: Callable[[Bus, bool], Awaitabl
 
 async def _begin_and_follow(connected: Bus, *, going: Going, event: RunForked, screen: Screen) -> Exit:
     run = new_run_id()
+    if changes_nothing(event) and not going.wishes.json:
+        err().print(NOTHING_CHANGED, style="dim", markup=False)
     await connected.events.append(draft_fork(event, stream=run, time_ms=now_ms()))
     if event.supersedes and not any(
         isinstance(recorded.event, RunClosed) and recorded.stream == event.parent for recorded in going.story

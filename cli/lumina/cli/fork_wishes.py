@@ -3,7 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from lumina.cli.errors import UsageProblem
+from lumina.events.run import RunOptions
 
 SEQ_DIGITS_MAX: Final = 15
 
@@ -16,17 +19,17 @@ def _truth(text: str) -> bool:
     raise ValueError(text)
 
 
-OPTIONS: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
-    "attempts": ("attempts_max", int),
-    "tokens": ("tokens_max", int),
-    "timeout": ("timeout_ms", lambda text: round(float(text) * 1000)),
-    "seed": ("seed", int),
-    "hosts": ("hosts", lambda text: [host.strip() for host in text.split(",") if host.strip()]),
-    "kind": ("kind", lambda text: text or None),
-    "plan": ("plan", _truth),
-    "cloud": ("cloud", _truth),
+OPTIONS: Final[dict[str, tuple[str, Callable[[str], Any], str]]] = {
+    "attempts": ("attempts_max", int, "a whole number from 1 to 99"),
+    "tokens": ("tokens_max", int, "a whole number from 0 to 10,000,000"),
+    "timeout": ("timeout_ms", lambda text: round(float(text) * 1000), "seconds from 0 to 86,400"),
+    "seed": ("seed", int, "a whole number from 0 to 2,147,483,647"),
+    "hosts": ("hosts", lambda text: [host.strip() for host in text.split(",") if host.strip()], "up to 32 hosts: a,b"),
+    "kind": ("kind", lambda text: text or None, "a specialist's kind (see `lumina specialists`), or nothing"),
+    "plan": ("plan", _truth, "yes or no"),
+    "cloud": ("cloud", _truth, "yes or no"),
 }
-"""What `--set` knows: the field of the run's options, and how its value is read."""
+"""What `--set` knows: the field of the run's options, how its value is read, and what a value is."""
 
 
 def run_and_seq(text: str) -> tuple[str, int]:
@@ -42,11 +45,17 @@ def run_and_seq(text: str) -> tuple[str, int]:
     return run, int(seq)
 
 
+def is_pair(text: str) -> bool:
+    """Whether a text is KEY=VALUE."""
+    key, _, value = text.partition("=")
+    return bool(key and value)
+
+
 def pair_of(text: str, *, option: str, example: str) -> tuple[str, str]:
     """Return the parts of KEY=VALUE. Raises UsageProblem."""
-    key, equals, value = text.partition("=")
-    if not equals or not key or not value:
-        raise UsageProblem(f"{option} {text!r}: write it as {example}")
+    if not is_pair(text):
+        raise UsageProblem(f"{option} {text!r}: write it as KEY=VALUE, for instance {option} {example}")
+    key, _, value = text.partition("=")
     return key, value
 
 
@@ -57,9 +66,10 @@ def options_of(settings: Sequence[str]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals or key not in OPTIONS:
             raise UsageProblem(f"--set {text!r}: write KEY=VALUE, where KEY is one of {', '.join(OPTIONS)}")
-        field, read = OPTIONS[key]
+        field, read, what = OPTIONS[key]
         try:
             found[field] = read(value)
-        except (ValueError, OverflowError) as error:
-            raise UsageProblem(f"--set {key}: {value!r} is not a value of it") from error
+            msgspec.convert({field: found[field]}, RunOptions)
+        except (ValueError, OverflowError, msgspec.ValidationError) as error:
+            raise UsageProblem(f"--set {key}={value}: give {what}") from error
     return found

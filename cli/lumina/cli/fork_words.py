@@ -14,6 +14,7 @@ from lumina.replay.forking.places import Place
 from lumina.replay.words import say, shorten, size
 
 RECORDS_SHOWN_MAX: Final = 400
+NOTHING_CHANGED: Final = "nothing changed: it goes on as the run did, and what had no answer there is asked again"
 
 
 class DryRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +36,12 @@ class DryRun(msgspec.Struct, frozen=True, kw_only=True):
         """The records of the story that the new run does without."""
         kept = {recorded.id for recorded in self.where.history}
         return tuple(recorded for recorded in self.story if recorded.id not in kept)
+
+
+def changes_nothing(event: RunForked) -> bool:
+    """Whether a fork goes on as its parent would have."""
+    changed = event.options is not None or event.request is not None or event.models or event.specialists or event.steps
+    return not changed and event.without is None
 
 
 def as_json(dry: DryRun) -> bytes:
@@ -64,8 +71,14 @@ def show(dry: DryRun, *, console: Console) -> None:
     """Print it for people."""
     at = dry.where.at
     _say(console, f"{dry.where.parent}  {shorten(dry.rehearsal.request)}", style="bold")
-    _say(console, f"forked after record {at.seq}, {at.type} by {at.agent}: {say(at)}")
-    _say(console, f"different: {dry.event.reason}")
+    gone = next((recorded for recorded in dry.story if recorded.id == dry.event.without), None)
+    if gone is not None:
+        words = f"taken back: record {gone.seq}, {gone.type} by {gone.agent}: {say(gone)}"
+        _say(console, f"{words}; with all that descends from it, {len(dry.superseded)} in all")
+    else:
+        _say(console, f"forked after record {at.seq}, {at.type} by {at.agent}: {say(at)}")
+        different = NOTHING_CHANGED if changes_nothing(dry.event) else f"different: {dry.event.reason}"
+        _say(console, different)
     runs = dict.fromkeys(recorded.stream for recorded in dry.where.history)
     counts = [f"{sum(each.stream == run for each in dry.where.history)} of {run}" for run in runs]
     _say(console, f"shares {len(dry.where.history)} records: {', '.join(counts)}")

@@ -42,6 +42,9 @@ from lumina.replay.forking.places import shared_by
 
 ID_CHARACTERS: Final = 18
 """How long a run's id is, so that it can be copied from a narrow terminal, too."""
+OWN_FIGURES: Final = (
+    "+ tries and tokens of a fork alone; `lumina show` counts those that it shares with its parent, too"
+)
 
 
 @app.command()
@@ -63,6 +66,8 @@ def runs(
                 print_json(msgspec.json.encode({"imported": True, **msgspec.to_builtins(entry)}))
         elif rows:
             table_out(_runs_table(rows))
+            if any(row.parent for row in rows):
+                out().print(OWN_FIGURES, style="dim", markup=False)
         elif not files:
             out().print('no runs yet; try: lumina run "..." (see `lumina examples`)')
         if files and not json_lines:
@@ -79,6 +84,7 @@ def _runs_table(rows: tuple[RunRow, ...]) -> Table:
         width_min = {"RUN": ID_CHARACTERS, "STATUS": 9, "REQUEST": 24}.get(heading)
         table.add_column(heading, no_wrap=True, overflow="ellipsis", min_width=width_min)
     for row in rows:
+        own = "+" if row.parent else ""
         seconds = "" if row.closed_ms is None else f"{(row.closed_ms - row.submitted_ms) / 1000:.1f} s"
         table.add_row(
             row.run,
@@ -86,8 +92,8 @@ def _runs_table(rows: tuple[RunRow, ...]) -> Table:
             rfc3339(row.submitted_ms)[:19].replace("T", " "),
             seconds,
             f"{row.accepted}/{row.steps}",
-            str(row.attempts),
-            str(row.generated_tokens),
+            f"{own}{row.attempts}",
+            f"{own}{row.generated_tokens}",
             Text(shorten(f"{_kinship(row)}{row.request}", limit=60)),
         )
     return table

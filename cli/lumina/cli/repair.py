@@ -1,5 +1,6 @@
 """`lumina repair`: says what is damaged in the log, and restores it from wherever it is left."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -70,7 +71,9 @@ def repair(
         if json_lines:
             print_json(msgspec.json.encode(result))
         else:
-            for line in lines_of(result, given=file is not None):
+            again = "lumina repair" if file is None else f"lumina repair --from {shlex.quote(str(file))}"
+            again += " --beyond" if beyond else ""
+            for line in lines_of(result, given=file is not None, again=again):
                 out().print(Text(line, style="red" if result.state == "lost" else "green"), soft_wrap=True)
         return Exit.DAMAGED if result.state == "lost" else Exit.OK
 
@@ -101,12 +104,13 @@ async def _check(server: Running, *, home: Home) -> str | None:
     return None
 
 
-def lines_of(result: Repair, *, given: bool) -> Iterator[str]:
-    """Yield what a repair found and did, for people."""
+def lines_of(result: Repair, *, given: bool, again: str = "lumina repair") -> Iterator[str]:
+    """Yield what a repair found and did, for people; `again` is the command that restores what a dry run found."""
     if result.state == "whole":
         yield "repair: the log is whole; nothing was changed"
         return
-    yield f"repair: damaged: {result.damage}"
+    was = "was damaged" if result.state == "restored" else "is damaged"
+    yield f"repair: the log {was}: {result.damage}"
     sources = ", ".join(f"{count:,} from {name}" for name, count in result.by_source.items() if count)
     yield f"  {result.records:,} records are sound: {sources or 'none'}; {result.blobs:,} blobs"
     for gap in result.gaps:
@@ -122,7 +126,7 @@ def lines_of(result: Repair, *, given: bool) -> Iterator[str]:
         yield f"  {result.left_out:,} records {known}; if it is your own export: --beyond"
     match result.state:
         case "restorable":
-            yield "  everything can be restored: lumina repair"
+            yield f"  everything can be restored: {again}"
         case "restored":
             yield f"  restored and verified; the damaged store is kept in {result.kept}"
         case _:

@@ -40,6 +40,12 @@ from lumina.replay.stepping.timeline_reading import read_timeline
 
 PAUSE_S_MAX: Final = 10.0
 SPEED_MAX: Final = 1_000_000.0
+MARKS: Final = {
+    "late": "other records that its writer answers to landed between its cause and it",
+    "after the end": "it landed when the run was closed already, and counts for nothing",
+    "shared": "it stands in the run that this one is a fork of",
+}
+"""What the marks of records mean that don't speak for themselves."""
 
 
 class Wishes(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,7 +91,10 @@ def replay(
 ) -> None:
     """Walk along a recorded run: what every agent knew, what it decided and why. No model is called, nothing is run.
 
-    All decisions are made again while you watch; one that differs from the log is shown as such (exit code 3).
+    All decisions are made again while you watch; one that differs from the log is shown as such.
+
+    Exit codes: 0 every decision shown is equal, 1 --break holds nowhere, 2 the call is wrong, 3 a decision differs, 5
+    the log is damaged.
     """
 
     async def job(found: Home) -> Exit:
@@ -223,6 +232,7 @@ async def _print_all(walk: Walk, *, wishes: Wishes) -> Exit:
     if not wishes.json:
         _say([_title(walk)])
     differ: list[int] = []
+    marks: set[str] = set()
     unproved = 0
     stopped: int | None = None
     problem = ""
@@ -234,6 +244,7 @@ async def _print_all(walk: Walk, *, wishes: Wishes) -> Exit:
         shown = await walk.moment(moment, scope=_scope(wishes, default=()))
         if shown.difference is not None:
             differ.append(recorded.seq)
+        marks |= {*shown.marks}
         unproved += bool(shown.problem)
         _print_step(shown, walk=walk, at=moment, wishes=wishes)
         if wishes.stop is not None:
@@ -246,6 +257,7 @@ async def _print_all(walk: Walk, *, wishes: Wishes) -> Exit:
         raise CliProblem(_never(wishes.stop, last + 1, problem=problem))
     if not wishes.json:
         _say(_end(walk, differ=differ, unproved=unproved, stopped=stopped, wishes=wishes))
+        _say(line((f"[{mark}]: {words}", "dim")) for mark, words in MARKS.items() if mark in marks)
     return Exit.PARTIAL if differ else Exit.OK
 
 

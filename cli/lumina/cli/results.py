@@ -162,11 +162,12 @@ async def show_result(outcome: RunOutcome, *, blobs: Blobs, console: Console, wr
     status = outcome.status.value
     style = "bold green" if outcome.status is RunStatus.COMPLETED else "bold yellow"
     seconds = max(0, outcome.ended_ms - outcome.started_ms) / 1000
+    shared = f" with those shared from {outcome.parent}" if outcome.parent else ""
     console.print(
         Text.assemble(
             (status, style),
             f"  {outcome.reason}  ",
-            (f"{seconds:.1f} s, {outcome.tokens} tokens, {outcome.records} records, {outcome.run}", "dim"),
+            (f"{seconds:.1f} s, {outcome.tokens} tokens{shared}, {outcome.records} records, {outcome.run}", "dim"),
         ),
         soft_wrap=True,
     )

@@ -143,6 +143,10 @@ async def _traced(target: Recorded[Event], *, read: Whole, events: Records) -> T
         elsewhere[cause.id] = cause
         async with aclosing(events.read((Filter(stream=cause.stream),), until=cause.seq)) as records:
             elsewhere.update({recorded.id: recorded async for recorded in records})
+    given = target.causation  # of a lease it may be a record of another run than what the lease answers
+    if given is not None and given not in grounds.records and given not in elsewhere:
+        cause = await _search(events, event=given, until=target.seq - 1)
+        elsewhere.update({} if cause is None else {cause.id: cause})
     lending = None
     if isinstance(target.event, LeaseGranted | LeaseRefused):
         asked = grounds.records.get(target.event.request)

@@ -44,6 +44,13 @@ _CODE_LINE: Final = {
 }
 
 
+_BEGINNING: Final = {
+    Language.PYTHON: re.compile(r"^\s*(?:(?:async )?def \w+\(.*:\s*$|class \w+(?:\(.*\))?:\s*$)"),
+    Language.JAVASCRIPT: re.compile(r"^\s*(?:(?:async )?function\*? ?\w*\(|(?:const|let|var) \w+ = )"),
+}
+"""Lines that begin a program and are never prose."""
+
+
 class Code(msgspec.Struct, frozen=True):
     """A program, ending in one line feed. `how` is empty when the whole answer was one block or plain code."""
 
@@ -165,6 +172,10 @@ def _from_plain_text(text: str, *, language: Language) -> Code | Unusable:
         return Unusable("the answer is empty")
     is_code = _CODE_LINE[language]
     if not any(is_code.match(line) for line in lines):
+        for other, begins in _BEGINNING.items():
+            if other is not language and any(begins.match(line) for line in lines):
+                said = f"the answer is code of {other.value}, but {language.value} was asked for"
+                return Unusable(f"{said}: {_short(text.strip())!r}")
         return Unusable(f"the answer is prose without code: {_short(text.strip())!r}")
     first = next(line for line in lines if line.strip())
     if first.rstrip().endswith(":") and not is_code.match(first) and " " in first.strip():

@@ -6,6 +6,7 @@ what has not been said yet; that is no difference either.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
@@ -30,6 +31,10 @@ RESULTS = (
     RunCancelRequested,
 )
 """What the world said, as opposed to what was asked of it and decided from it."""
+END: Final = "end"
+"""Names the slot of `run.closed` when two runs are compared."""
+FIRST: Final = " #1"
+SECOND: Final = " #2"
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,8 +84,8 @@ class SlotDifference(msgspec.Struct, frozen=True, kw_only=True):
     """A slot that only one run has, or whose facts differ.
 
     Attributes:
-        slot: Its name.
-        label: Writer, type and number.
+        slot: Its name; `end` for the end of both runs, wherever each of them ends.
+        label: Writer and type; a number where there are several.
         step: And `attempt`: what it is about; None for the run.
         a: None when only the other run has it.
         fields: What differs; empty when one side is missing.
@@ -194,7 +199,12 @@ class _Indexed:
 
     def __init__(self, told: Told) -> None:
         records = told.placed()
-        self.placed: Mapping[str, Placed] = {each.slot.name: each for each in records}
+        # A run has one end, wherever it is: two runs that end at different places still end both.
+        end = next((each.slot.name for each in records if isinstance(each.recorded.event, RunClosed)), None)
+        self.placed: Mapping[str, Placed] = {END if each.slot.name == end else each.slot.name: each for each in records}
+        self.several = {
+            (each.slot.above, each.slot.label[: -len(SECOND)]) for each in records if each.slot.label.endswith(SECOND)
+        }
         told_apart = RunSubmitted | RunForked | TimerElapsed
         self.told_apart = {each.slot.name for each in records if isinstance(each.recorded.event, told_apart)}
         self.names: Mapping[str, str] = {each.recorded.id: f"slot {each.slot.name}" for each in records}
@@ -221,7 +231,7 @@ class _Indexed:
             if slot in self.placed:
                 continue
             said_nothing = above in self.placed and (above, each.recorded.agent) not in self.answered
-            if above is None or above in found or said_nothing:
+            if slot == END or above is None or above in found or said_nothing:
                 found.add(slot)
         return found
 
@@ -271,7 +281,7 @@ def _difference(slot: str, one: _Indexed, other: _Indexed, *, fields: tuple[Fiel
     )
     return SlotDifference(
         slot=slot,
-        label=held.slot.label,
+        label=_label(held, one, other),
         step=None if where is None else where[0],
         attempt=None if where is None else where[1],
         a=_side(slot, one, other),
@@ -281,11 +291,18 @@ def _difference(slot: str, one: _Indexed, other: _Indexed, *, fields: tuple[Fiel
     )
 
 
+def _label(held: Placed, one: _Indexed, other: _Indexed) -> str:
+    """Return what stands in a slot; its number only where there are several, or where it is not the first."""
+    words = held.slot.label.removesuffix(FIRST)
+    return held.slot.label if (held.slot.above, words) in one.several | other.several else words
+
+
 def _instead(held: Placed, lacking: _Indexed, *, unlike: _Indexed) -> str:
     """Return what a run says, and the other one does not, where that one has a record that it lacks."""
     for slot, each in lacking.placed.items():
         same = (each.slot.above, each.recorded.agent) == (held.slot.above, held.recorded.agent)
-        if same and slot not in unlike.placed:
+        elsewhere = slot not in unlike.placed or unlike.placed[slot].slot.above != each.slot.above
+        if same and elsewhere:
             return f"record {each.recorded.seq} {each.recorded.type}: {say(each.recorded)}"
     return ""
 

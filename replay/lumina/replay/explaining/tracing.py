@@ -33,20 +33,35 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
     hidden: int = 0
 
 
+class Ground(Link, frozen=True, kw_only=True):
+    """A record on the way from an event back to its root.
+
+    Attributes:
+        by: How the one before it leads here: `event` for the event itself; `cause`, its recorded cause; `answers`, the
+            record that it names as what it speaks of; `rests on`, what set a deadline or where a fork began.
+        caused_by: The recorded cause, where the way goes on with another record than that; None elsewhere.
+    """
+
+    by: str
+    caused_by: Link | None = None
+
+
 class EventExplained(msgspec.Struct, frozen=True, kw_only=True):
     """An event explained.
 
     Attributes:
         why: The event, then what it answers or rests on, back to the root.
+        cause: The recorded cause of the event; None for a root, and where that is not known here.
         effects: What it led to, in the order of a tree.
         followed: How many records follow from it in all.
         lending: For a lease that was granted or refused.
     """
 
     event: Link
-    why: tuple[Link, ...]
+    why: tuple[Ground, ...]
     effects: tuple[Effect, ...]
     followed: int
+    cause: Link | None = None
     lending: Lending | None = None
 
 
@@ -62,11 +77,19 @@ def explain_event(
 
     `grounds` holds its run, or the node's records that it stands among; `elsewhere` are causes from other streams.
     """
-    why = [link(one) for one in back(target, grounds=grounds, elsewhere=elsewhere)]
+    why = tuple(_grounds(back(target, grounds=grounds, elsewhere=elsewhere), grounds=grounds, elsewhere=elsewhere))
     children = _children(grounds.records.values())
     effects = tuple(_effects(target.id, children=children, generation=1, indent=0, depth=depth))
     followed = _count(target.id, children=children)
-    return EventExplained(event=link(target), why=tuple(why), effects=effects, followed=followed, lending=lending)
+    cause = _known(target.causation, grounds=grounds, elsewhere=elsewhere)
+    return EventExplained(
+        event=link(target),
+        why=why,
+        effects=effects,
+        followed=followed,
+        cause=None if cause is None else link(cause),
+        lending=lending,
+    )
 
 
 def back(
@@ -81,7 +104,37 @@ def back(
         to = answered_by(here)
         if to is None and here.id in grounds.records:  # a root: of a deadline, what set it; of a fork, where it began
             to = next(iter(grounds.of(here)), None)
-        here = None if to is None else grounds.records.get(to) or elsewhere.get(to)
+        here = _known(to, grounds=grounds, elsewhere=elsewhere)
+
+
+def _known(
+    name: EventId | None, *, grounds: Grounds, elsewhere: Mapping[EventId, Recorded[Event]]
+) -> Recorded[Event] | None:
+    return None if name is None else grounds.records.get(name) or elsewhere.get(name)
+
+
+def _grounds(
+    chain: Iterable[Recorded[Event]], *, grounds: Grounds, elsewhere: Mapping[EventId, Recorded[Event]]
+) -> Iterator[Ground]:
+    """Yield the links of a chain, each with how the one before leads there."""
+    records = list(chain)
+    before: Recorded[Event] | None = None
+    for number, recorded in enumerate(records):
+        after = records[number + 1] if number + 1 < len(records) else None
+        aside = after is not None and recorded.causation is not None and recorded.causation != after.id
+        cause = _known(recorded.causation, grounds=grounds, elsewhere=elsewhere) if aside else None
+        yield Ground(
+            **msgspec.structs.asdict(link(recorded)),
+            by="event" if before is None else _by(before, recorded),
+            caused_by=None if cause is None else link(cause),
+        )
+        before = recorded
+
+
+def _by(before: Recorded[Event], recorded: Recorded[Event]) -> str:
+    if before.causation == recorded.id:
+        return "cause"
+    return "answers" if answered_by(before) == recorded.id else "rests on"
 
 
 def _children(records: Iterable[Recorded[Event]]) -> dict[EventId, list[Recorded[Event]]]:

@@ -15,13 +15,15 @@ import jmespath.parser
 import msgspec
 
 from lumina.events.base import Event
-from lumina.events.catalogue import CATEGORIES, EVENT_TYPES
+from lumina.events.catalogue import EVENT_TYPES
 from lumina.events.record import Recorded, rfc3339
 from lumina.replay.errors import BadBreakpoint
 from lumina.replay.stepping.plain import plain
 
 CHARACTERS_MAX: Final = 1_000
 _WORD: Final = re.compile(r"(?P<name>[a-z_]+\.[a-z_]+)(?P<version>\.v\d+)?")
+_FIELDS: Final = frozenset({"event"})
+"""Of a record, those that have fields themselves: `event.verdict` is a question, not the type of an event."""
 _FUNCTIONS: Final[dict[str, Any]] = jmespath.functions.Functions.FUNCTION_TABLE
 
 
@@ -74,7 +76,7 @@ class Breakpoint:
 def _written_out(expression: str) -> str:
     """Return the expression that the bare name of an event type stands for; all others as they are."""
     word = _WORD.fullmatch(expression)
-    if word is None or word["name"].split(".")[0] not in CATEGORIES:
+    if word is None or word["name"].split(".")[0] in _FIELDS:
         return expression
     known = sorted({tag.rsplit(".", 1)[0] for tag in EVENT_TYPES})
     if word["version"]:
@@ -88,7 +90,7 @@ def _written_out(expression: str) -> str:
 
 def _like(name: str, known: list[str]) -> list[str]:
     category = [each for each in known if each.startswith(f"{name.partition('.')[0]}.")]
-    return category or get_close_matches(name, known)
+    return category or get_close_matches(name, known) or known
 
 
 def _compiled(expression: str) -> jmespath.parser.ParsedResult:
