@@ -12,7 +12,7 @@ class Exit(IntEnum):
     FAILED = 1
     USAGE = 2
     PARTIAL = 3  # for `verify`: diverged
-    REFUSED = 4
+    REFUSED = 4  # for `verify` and `import`: whole as far as it goes, but not all of it could be decided again
     DAMAGED = 5
     TIMEOUT = 124
     INTERRUPTED = 130
