@@ -80,48 +80,61 @@ def _compared(text: str) -> Iterator[str]:
         yield normal(text.replace("+", " "))
 
 
+class Needles:
+    """Texts that are looked for in others, all at once: the time does not depend on how many they are.
+
+    Args:
+        length: Shorter ones are not taken.
+    """
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+        self._by_start: dict[str, set[str]] = {}
+
+    def add(self, needle: str) -> None:
+        """Look for this one, too."""
+        if len(needle) >= self._length:
+            self._by_start.setdefault(needle[: self._length], set()).add(needle)
+
+    def found_in(self, text: str) -> bool:
+        """Return whether one of them stands in a text."""
+        by_start, length = self._by_start, self._length
+        if not by_start:
+            return False
+        for at in range(len(text) - length + 1):
+            if text[at : at + length] in by_start:
+                candidates = by_start[text[at : at + length]]
+                if any(text.startswith(needle, at) for needle in candidates):
+                    return True
+        return False
+
+
 class Encoded:
     """Finds texts in Base64, with either alphabet and anywhere in a word, and in hexadecimal digits."""
 
     def __init__(self) -> None:
-        self._base64: dict[str, set[str]] = {}
-        self._hex: dict[str, set[str]] = {}
+        self._base64 = Needles(ENCODED_MIN)
+        self._hex = Needles(ENCODED_MIN)
 
     def add(self, texts: Iterable[str]) -> None:
         """Look for these, too."""
         for text in texts:
             for form in {text, normalize("NFC", text), normalize("NFD", text)}:
                 content = form.encode(errors="replace")
-                _index(self._hex, content.hex())
+                self._hex.add(content.hex())
                 for before in range(3):
-                    _index(self._base64, _base64_of(content, before=before))
+                    self._base64.add(_base64_of(content, before=before))
 
     def found_in(self, text: str) -> bool:
         """Return whether a text holds one of them."""
-        if not self._hex:
-            return False
         dense = _SEPARATORS.sub("", text)
-        return _holds(self._base64, dense.translate(_URLSAFE)) or _holds(self._hex, dense.lower())
+        return self._base64.found_in(dense.translate(_URLSAFE)) or self._hex.found_in(dense.lower())
 
 
 def _base64_of(content: bytes, *, before: int) -> str:
     """Return the part of the Base64 of a text that has content alone in it, when so many bytes stand before it."""
     whole = b64encode(bytes(before) + content).decode().rstrip("=")
     return whole[(before * 8 + 5) // 6 : (before + len(content)) * 8 // 6]
-
-
-def _index(found: dict[str, set[str]], code: str) -> None:
-    if len(code) >= ENCODED_MIN:
-        found.setdefault(code[:ENCODED_MIN], set()).add(code)
-
-
-def _holds(codes: dict[str, set[str]], text: str) -> bool:
-    """Return whether some code stands in a text; the time does not depend on how many there are."""
-    for at in range(len(text) - ENCODED_MIN + 1):
-        candidates = codes.get(text[at : at + ENCODED_MIN])
-        if candidates is not None and any(text.startswith(code, at) for code in candidates):
-            return True
-    return False
 
 
 def _without_backslashes(text: str, encoding: str) -> str:

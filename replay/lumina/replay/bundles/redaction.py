@@ -15,7 +15,7 @@ import msgspec
 
 from lumina.bus.archive_format import NEVER_HIDDEN, Line, field_digest, fields_of, hide
 from lumina.events.catalogue import EVENT_TYPES, WRITERS
-from lumina.replay.bundles.disguises import Encoded, forms, plain, undone
+from lumina.replay.bundles.disguises import Encoded, Needles, forms, plain, undone
 from lumina.replay.errors import NotRedactable
 
 TEXT_CHARACTERS_MIN: Final = 8
@@ -46,6 +46,7 @@ class Redaction:
         self.found: set[str] = set()
         self._known: set[str] = set()
         self._texts: set[str] = set()
+        self._needles = Needles(TEXT_CHARACTERS_MIN)
         self._encoded = Encoded()
         self._all_texts = ""
         forbidden = self.names & {"type", *(name for names in NEVER_HIDDEN.values() for name in names)}
@@ -88,6 +89,8 @@ class Redaction:
             if any(text in stream for text in self._texts):
                 raise NotRedactable(f"{stream!r} holds a text that is to be hidden, and is part of every envelope")
         self._all_texts = "\0".join(sorted(self._texts))
+        for text in self._texts:
+            self._needles.add(text)
 
     def redact(self, line: Line) -> Line:
         """Return the record without what is hidden."""
@@ -116,7 +119,7 @@ class Redaction:
         for form in forms(string):
             if len(form) >= PART_CHARACTERS_MIN and form in self._all_texts:
                 return True
-            if any(text in form for text in self._texts):
+            if self._needles.found_in(form):
                 return True
         return any(self._encoded.found_in(each) for each in undone(string))
 
