@@ -6,7 +6,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 from lumina.agents.version import DISTRIBUTION, code_version
 from lumina.bus.archive_format import FORMAT, Line, Manifest
@@ -14,15 +14,18 @@ from lumina.bus.archive_writer import ArchiveWriter, line_of, written
 from lumina.bus.errors import BlobMissing
 from lumina.bus.log import Blobs, Originals
 from lumina.bus.subjects import Filter
+from lumina.cli.app import err
 from lumina.cli.errors import UsageProblem
 from lumina.events.base import type_of
 from lumina.events.ids import StreamId
+from lumina.events.node import NodeEvent
 from lumina.events.record import from_rfc3339
 from lumina.events.run import RunForked, RunSubmitted
 from lumina.replay.bundles.bundle import Share, named_by, named_in_turn, schema_text, share_of
 from lumina.replay.bundles.redaction import Redaction
 
 TELL_EVERY_RECORDS: Final = 1_000
+_OF_NODES: Final = frozenset(type_of(kind) for kind in get_args(NodeEvent))
 _BEGINNINGS: Final = frozenset({type_of(RunSubmitted), type_of(RunForked)})
 
 Tell = Callable[[str], None]
@@ -73,6 +76,13 @@ async def export_run(events: Originals, blobs: Blobs, run: StreamId, *, wishes: 
     with written(wishes.path, replace=wishes.replace) as writer:
         export = _Export(writer, wishes=wishes, redaction=redaction)
         await export.records(events, filters=share.filters, until=share.until, runs=share.runs)
+        if export.foreign:
+            what = f"{export.foreign:,} record{'s' * (export.foreign != 1)} of other runs"
+            err().print(
+                f"warning: {what} are in it, since the governor decided on them; --redact hides fields",
+                markup=False,
+                soft_wrap=True,
+            )
         await export.blobs(blobs)
         return await export.finish(events, run=run, runs=share.runs, share=share)
 
@@ -115,6 +125,7 @@ class _Export:
         self._types: set[str] = set()
         self._last_ms = 0
         self.begun: set[StreamId] = set()
+        self.foreign = 0
 
     async def records(
         self, events: Originals, *, filters: Sequence[Filter], until: int, runs: tuple[StreamId, ...] | None
@@ -130,6 +141,7 @@ class _Export:
                     self._turns |= named.turns
                 if event_type in _BEGINNINGS:
                     self.begun.add(stream)
+                self.foreign += runs is not None and stream not in runs and event_type not in _OF_NODES
                 self._types.add(event_type)
                 self._last_ms = max(self._last_ms, from_rfc3339(line.headers["ce-time"]))
                 self._writer.record(self._redacted(line))

@@ -168,7 +168,8 @@ def run_in(manifest: Manifest, *, asked: str, file: str) -> str:
     if len(fitting) == 1:
         return fitting[0]
     some = ", ".join(manifest.runs[:8])
-    raise NoSuchRun(f"{file} holds {len(manifest.runs)} runs ({some}): name one as FILE#RUN")
+    count = "one run" if len(manifest.runs) == 1 else f"{len(manifest.runs)} runs"
+    raise NoSuchRun(f"{file} holds {count} ({some}): name one as FILE#RUN")
 
 
 def where(home: Home, entry: Imported) -> Path:

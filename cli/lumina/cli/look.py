@@ -67,7 +67,7 @@ def runs(
         elif rows:
             table_out(_runs_table(rows))
             if any(row.parent for row in rows):
-                out().print(OWN_FIGURES, style="dim", markup=False)
+                out().print(OWN_FIGURES, style="dim", markup=False, soft_wrap=True)
         elif not files:
             out().print('no runs yet; try: lumina run "..." (see `lumina examples`)')
         if files and not json_lines:
