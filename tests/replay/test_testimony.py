@@ -1,7 +1,7 @@
 """What comes from outside can't be decided again, but its envelope and its bytes can be proved."""
 
+from collections.abc import AsyncGenerator, Sequence
 from hashlib import sha256
-from typing import Any
 
 import msgspec
 import pytest
@@ -10,7 +10,7 @@ from tests.replay.test_verify import first, rewritten
 
 from lumina.bus.memory import MemoryLog
 from lumina.bus.stored import Stored
-from lumina.bus.subjects import subject_of
+from lumina.bus.subjects import Filter, subject_of
 from lumina.events.base import Event
 from lumina.events.codec import encode
 from lumina.events.errors import UnknownEvent
@@ -46,7 +46,9 @@ class Standing(MemoryLog):
         super().__init__()
         self.stored = stored
 
-    async def originals(self, *_: Any, **__: Any) -> Any:
+    async def originals(
+        self, filters: Sequence[Filter] = (Filter(),), *, after: int = 0, until: int | None = None
+    ) -> AsyncGenerator[Stored, None]:
         """Yield it."""
         if self.stored is not None:
             yield self.stored

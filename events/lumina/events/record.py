@@ -210,7 +210,7 @@ def headers_of(recorded: Recorded[Event] | Sealed, *, digest: str) -> dict[str, 
         "ce-source": f"/lumina/{recorded.agent}",
         "ce-time": rfc3339(recorded.time_ms),
         "ce-subject": recorded.stream,
-        "ce-dataschema": _schema_of(recorded.type),
+        "ce-dataschema": f"urn:lumina:{recorded.type}",
         "ce-datacontenttype": "application/json",
         "ce-correlationid": recorded.stream,
         "ce-traceparent": traceparent(recorded),
@@ -243,12 +243,8 @@ def from_headers(headers: dict[str, str], *, body: bytes, seq: int) -> Recorded[
 def sealed_from(headers: dict[str, str], *, seq: int) -> Sealed:
     """Return the envelope that stands in `headers`, whose own digest is left to be checked.
 
-    Headers whose names begin with `ce-` are those that `headers_of` returns, no more, no fewer and to the letter: an
-    envelope has one notation, so that every reader of a record, in whatever language, is told the same. Others are the
-    server's.
-
-    Raises:
-        InvalidEvent: It is incomplete, malformed, or written in another way.
+    The `ce-*` headers are those of `headers_of`, to the letter, so that every reader in whatever language is told the
+    same; others are the server's. Raises InvalidEvent for one that is incomplete, malformed or written otherwise.
     """
     try:
         sealed = _checked(
@@ -257,7 +253,7 @@ def sealed_from(headers: dict[str, str], *, seq: int) -> Sealed:
                 type=headers["ce-type"],
                 stream=StreamId(headers["ce-subject"]),
                 agent=headers["ce-source"].removeprefix("/lumina/"),
-                time_ms=from_rfc3339(headers["ce-time"]),
+                time_ms=_as_written(headers["ce-time"]),
                 causation=EventId(cause) if (cause := headers.get("ce-causationid")) else None,
                 position=int(headers["ce-luminaposition"]),
                 previous=headers["ce-luminaprevious"],
@@ -265,42 +261,33 @@ def sealed_from(headers: dict[str, str], *, seq: int) -> Sealed:
                 fields=headers["ce-luminafields"],
             )
         )
-        written = _rewritable(headers) == (
-            "1.0",
-            f"/lumina/{sealed.agent}",
-            rfc3339(sealed.time_ms),
-            _schema_of(sealed.type),
-            "application/json",
-            sealed.stream,
-            traceparent(sealed),
-            str(sealed.position),
+        written = (
+            _plain(headers) == _plain_of(sealed.type, sealed.agent, sealed.stream)
+            and headers["ce-traceparent"] == traceparent(sealed)
+            and headers["ce-luminaposition"] == str(sealed.position)
         )
     except (KeyError, ValueError, OverflowError, msgspec.ValidationError) as error:
         raise InvalidEvent(f"record {seq}: envelope: {error}") from error
-    own = "\n".join(("", *headers)).lower().count("\nce-")
-    if not written or own != _HEADERS + (sealed.causation is not None):
+    if not written or _own(tuple(headers)) != _HEADERS + (sealed.causation is not None):
         raise InvalidEvent(f"record {seq} ({sealed.type}): {_unlike(headers, sealed=sealed)}")
     return sealed
 
 
 _HEADERS: Final = 15
 """How many headers a root has; what has a cause has one more."""
-_rewritable: Final = itemgetter(
-    "ce-specversion",
-    "ce-source",
-    "ce-time",
-    "ce-dataschema",
-    "ce-datacontenttype",
-    "ce-correlationid",
-    "ce-traceparent",
-    "ce-luminaposition",
-)
-"""Headers that follow from others, or that could be written in several ways and mean the same."""
+_plain: Final = itemgetter("ce-specversion", "ce-source", "ce-dataschema", "ce-datacontenttype", "ce-correlationid")
+"""Headers that are the same in all records of a type in a chain."""
 
 
-@lru_cache(maxsize=256)
-def _schema_of(event_type: str) -> str:
-    return f"urn:lumina:{event_type}"
+@lru_cache(maxsize=1_024)
+def _plain_of(event_type: str, agent: str, stream: str) -> tuple[str, ...]:
+    return "1.0", f"/lumina/{agent}", f"urn:lumina:{event_type}", "application/json", stream
+
+
+@lru_cache(maxsize=64)
+def _own(names: tuple[str, ...]) -> int:
+    """Return how many headers are ours; most records have the same names."""
+    return sum(name.lower().startswith("ce-") for name in names)
 
 
 def _unlike(headers: Mapping[str, str], *, sealed: Sealed) -> str:
@@ -367,6 +354,21 @@ def from_rfc3339(text: str) -> int:
     if len(text) == _TIME_CHARACTERS and text[19] == "." and text[23] == "Z" and _is_digits(text[20:23]):
         return _milliseconds(f"{text[:19]}Z") + int(text[20:23])
     return _milliseconds(text)
+
+
+def _as_written(text: str) -> int:
+    """Return milliseconds since 1970. Raises ValueError for anything that `rfc3339` does not return."""
+    if len(text) == _TIME_CHARACTERS and text[19] == "." and text[23] == "Z" and _is_digits(text[20:23]):
+        return _whole_second(text[:19]) + int(text[20:23])
+    raise ValueError(f"{text!r} is not written as a time is")
+
+
+@lru_cache(maxsize=256)
+def _whole_second(text: str) -> int:
+    moment_ms = _milliseconds(f"{text}Z")
+    if _second_text(moment_ms // 1000) != text:
+        raise ValueError(f"{text!r} is not written as a second is")
+    return moment_ms
 
 
 _TIME_CHARACTERS: Final = len("2026-11-21T09:30:00.000Z")
