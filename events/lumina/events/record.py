@@ -273,8 +273,7 @@ def sealed_from(headers: dict[str, str], *, seq: int) -> Sealed:
     return sealed
 
 
-_HEADERS: Final = 15
-"""How many headers a root has; what has a cause has one more."""
+_HEADERS: Final = 15  # of a root; what has a cause has one more
 _plain: Final = itemgetter("ce-specversion", "ce-source", "ce-dataschema", "ce-datacontenttype", "ce-correlationid")
 """Headers that are the same in all records of a type in a chain."""
 
