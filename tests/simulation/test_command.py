@@ -1,9 +1,14 @@
 """`lumina simulate`: what it prints, what it takes, and how it says no."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import psutil
 
 from lumina.cli.exits import Exit
 from lumina.replay.simulation.scenarios import script_of
@@ -32,7 +37,7 @@ def test_a_script_that_was_written_down_is_played_again(tmp_path: Path) -> None:
     path.write_bytes(to_json(script_of(2, scenario="storm")))
     done = simulate("--script", str(path))
     assert done.returncode == Exit.OK, done.stdout
-    assert "1 seeds" in done.stdout
+    assert "1 seed," in done.stdout
     assert "every history kept every law" in done.stdout
 
 
@@ -50,3 +55,25 @@ def test_what_it_does_not_know_is_named(tmp_path: Path) -> None:
         assert done.returncode == Exit.USAGE, done.stderr
         assert word in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_an_interrupted_simulation_says_so() -> None:
+    """Ctrl-C: how many of how many were played, that it was interrupted, exit code 130, and no process is left."""
+    command = [sys.executable, "-m", "lumina.cli", "simulate", "--seeds", "100000", "--workers", "2"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    players: list[psutil.Process] = []
+    while len(players) < 3 and time.monotonic() < deadline:  # two that play, and what multiprocessing has to tidy up
+        time.sleep(0.05)
+        players = psutil.Process(process.pid).children()
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == Exit.INTERRUPTED, err
+    assert "interrupted: " in out
+    assert "of 100000 seeds were played" in out
+    assert "every history" not in out
+    assert "Traceback" not in err
+    assert not psutil.wait_procs(players, timeout=20)[1]

@@ -3,6 +3,7 @@
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -174,8 +175,54 @@ def test_a_home_that_cannot_be(lumina: Lumina, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     for arguments in (("up",), ("runs",), ("run", ASK)):
         ended = lumina(*arguments, "--home", str(tmp_path / "file" / "home"))
-        assert ended.code == 1, ended
+        assert ended.code == 2, ended
         assert str(tmp_path / "file") in ended.err
+
+
+def test_a_file_without_a_slash_and_a_full_disk(lumina: Lumina, zoo: str) -> None:
+    """A name that no run has is that of a file in this folder; a dataset that can't be written ends in a sentence."""
+    assert lumina("run", "--model-url", f"{zoo}/adds/v1", ASK).code == 0
+    run = str(lumina("runs", "--json").events[0]["run"])
+    assert lumina("export", run, "--output", "one.lumina").code == 0
+    assert lumina("export", "--all", "--output", "all.lumina").code == 0
+    for name in ("one", "all"):
+        (lumina.home.parent / f"{name}.lumina").rename(lumina.home.parent / f"{name}.bin")
+    for name in ("one.bin", f"one.bin#{run}", "all.bin", f"all.bin#{run}"):
+        assert lumina("verify", name).code == 0, name
+    (lumina.home.parent / "rows").write_text(lumina("dataset", run).out)
+    assert lumina("dataset", "verify", "rows", "--from", "one.bin").code == 0
+    (lumina.home.parent / run).write_text("called like a run, which comes first")
+    assert lumina("verify", run).code == 0
+    missing = lumina("verify", "two.bin")
+    assert missing.code == 2
+    assert "no run is called 'two.bin'" in missing.err
+    assert "nor is there a file of this name" in missing.err
+    command = [sys.executable, "-m", "lumina.cli", "dataset", "--all", "--home", str(lumina.home)]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=90)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "lumina: standard output can't be written: No space left on device\n",
+    )
+
+
+def test_a_damaged_log_names_the_way_out(lumina: Lumina, zoo: str) -> None:
+    """What an agent finds when it starts ends `run` and `up` with 5 and one sentence that names `lumina repair`."""
+    assert lumina("run", "--model-url", f"{zoo}/adds/v1", ASK).code == 0
+    lumina.end()
+    for checkpoint in (lumina.home / "checkpoints").iterdir():
+        checkpoint.unlink()  # they would find it before any agent does
+    (block,) = (lumina.home / "nats" / "js").rglob("LUMINA_LOG/msgs/*.blk")
+    content = bytearray(block.read_bytes())
+    content[content.index(b'"type":"lease.granted') + 9] ^= 1
+    block.write_bytes(content)
+    for arguments in (("run", ASK), ("up", "--detach"), ("up",)):
+        ended = lumina(*arguments)
+        assert ended.code == 5, ended
+        said = ended.err.splitlines()[-1]
+        assert said.startswith("lumina: record ")
+        assert said.count("lumina") == 2
+        assert "`lumina repair`" in said
 
 
 def test_up_is_stopped_while_it_starts(lumina: Lumina) -> None:

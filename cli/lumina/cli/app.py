@@ -1,5 +1,6 @@
 """The typer application and what all commands share: the data folder, output, and one sentence per problem."""
 
+import errno
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -14,10 +15,10 @@ from rich.table import Table
 
 from lumina.agents.errors import AgentError
 from lumina.bus.errors import BusError, LogDamaged
-from lumina.cli.errors import CliProblem, first_leaf
+from lumina.cli.errors import REPAIR, CliProblem, first_leaf
 from lumina.cli.exits import Exit
 from lumina.cli.home import Home, find_home
-from lumina.cli.terminal import Terminal
+from lumina.cli.terminal import Terminal, lost, mute
 from lumina.events.errors import EventError
 from lumina.models.errors import BadConfiguration, ModelError
 from lumina.projections.errors import NoSuchRun, ProjectionError
@@ -26,6 +27,8 @@ from lumina.replay.errors import BadBreakpoint, ReplayError, RunUnknown, SeqOuts
 T = TypeVar("T")
 
 WIDTH_CHARACTERS: Final = 240
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""Why the operating system does not write. Such an error names no file."""
 
 app = typer.Typer(
     name="lumina",
@@ -89,13 +92,18 @@ def work(job: Callable[[Home], Awaitable[T]], *, home: Path | None) -> T:
         if isinstance(leaf, KeyboardInterrupt):
             raise typer.Exit(Exit.INTERRUPTED) from None
         if isinstance(leaf, BrokenPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer goes nowhere
+            mute()
             raise typer.Exit(Exit.PIPE_CLOSED) from None
         code = code_of(leaf)
         if code is None:
             raise
-        err().print(f"lumina: {sentence_of(leaf)}", style="red", markup=False, soft_wrap=True)
+        tell_problem(sentence_of(leaf))
         raise typer.Exit(code) from error
+
+
+def tell_problem(sentence: str) -> None:
+    """Print why a command ends, on standard error."""
+    err().print(f"lumina: {sentence}", style="red", markup=False, soft_wrap=True)
 
 
 def code_of(error: BaseException) -> Exit | None:
@@ -109,7 +117,9 @@ def code_of(error: BaseException) -> Exit | None:
             return Exit.USAGE
         case BusError() | AgentError() | EventError() | ModelError() | ProjectionError() | ReplayError():
             return Exit.FAILED
-        case OSError() if error.filename is not None:
+        case FileNotFoundError() | NotADirectoryError() | IsADirectoryError() if error.filename is not None:
+            return Exit.USAGE  # a path that was typed
+        case OSError() if error.filename is not None or error.errno in NO_ROOM:
             return Exit.FAILED
         case _:
             return None
@@ -117,12 +127,23 @@ def code_of(error: BaseException) -> Exit | None:
 
 def sentence_of(error: BaseException) -> str:
     """Return what to tell the user: the message, or for the operating system's refusal the file and the reason."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
+    match error:
+        case OSError() if error.filename is not None:
+            return f"{error.filename}: {error.strerror}"
+        case OSError() if error.strerror is not None:
+            return f"what it makes can't be written: {error.strerror}"
+        case LogDamaged() if REPAIR not in str(error):
+            return f"{error}; {REPAIR}"
+        case _:
+            return str(error)
 
 
 def print_json(line: bytes) -> None:
     """Write one line of JSON to standard output, at once."""
-    sys.stdout.buffer.write(line + b"\n")
-    sys.stdout.buffer.flush()
+    try:
+        sys.stdout.buffer.write(line + b"\n")
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise lost(error) from error

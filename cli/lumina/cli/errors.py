@@ -7,7 +7,11 @@ CliProblem
 └── Damaged          the log is not what was written (exit 5)
 """
 
+from typing import Final
+
 from lumina.cli.exits import Exit
+
+REPAIR: Final = "`lumina repair` says what can be restored"
 
 
 class CliProblem(Exception):
@@ -39,9 +43,10 @@ class Damaged(CliProblem):
 
 
 def first_leaf(error: BaseException) -> BaseException:
-    """Return the first single exception inside nested exception groups."""
+    """Return the first exception inside nested groups that says why, which the end of a generator does not."""
     while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+        _, told = error.split(GeneratorExit)
+        error = (told or error).exceptions[0]
     return error
 
 

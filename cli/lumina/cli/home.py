@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from lumina.cli.errors import UsageProblem
+
 
 @dataclass(frozen=True, kw_only=True)
 class Home:
@@ -68,9 +70,13 @@ class Home:
         return self.root / "projections.sqlite"
 
     def ensure(self) -> None:
-        """Create the folders, private to the user."""
+        """Create the folders, private to the user. Raises UsageProblem when they can't be at this place."""
         for folder in (self.root, self.logs, self.specialists, self.checkpoints):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError, PermissionError) as error:
+                said = f"{folder}: {error.strerror}; give another data folder with --home or LUMINA_HOME"
+                raise UsageProblem(said) from error
 
 
 def find_home(given: Path | None) -> Home:

@@ -1,14 +1,14 @@
-"""The `lumina` command: registers the commands and runs the one that was asked for."""
+"""The `lumina` command: registers the commands and runs the one that was asked for.
 
-import logging
-import os
+Importing this file imports next to nothing: what takes its time is imported while `main` runs, which meets Ctrl-C.
+"""
+
 import sys
 from importlib import import_module
 from typing import Final
 
-import structlog
-
-from lumina.cli.app import app
+INTERRUPTED: Final = 130
+"""As `Exit.INTERRUPTED`, which is not imported yet when it may be needed."""
 
 MODULES: Final = {
     "run": ("run",),
@@ -34,18 +34,18 @@ def register(asked: str) -> None:
     for module, commands in MODULES.items():
         if asked in commands:
             import_module(f"lumina.cli.{module}")
-            return
-    for module in MODULES:
-        import_module(f"lumina.cli.{module}")
+            break
+    else:
+        for module in MODULES:
+            import_module(f"lumina.cli.{module}")
+    import_module("lumina.cli.paragraphs").join_lines()
 
 
 def main() -> None:
-    """Run the command line. What parts of the system say for operators goes to standard error, if it is grave."""
-    level = logging.getLevelNamesMapping().get(os.environ.get("LUMINA_LOG", "").upper(), logging.CRITICAL)
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    completing = any(name.endswith("_COMPLETE") for name in os.environ)
-    register("" if completing else "".join(sys.argv[1:2]))
-    app()
+    """Run the command line."""
+    try:
+        from lumina.cli.starting import start  # noqa: PLC0415 - it takes half a second, in which Ctrl-C may come
+
+        start(register)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

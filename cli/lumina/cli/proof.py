@@ -26,7 +26,10 @@ from lumina.replay.verifying.verify import verify_all, verify_run
 def verify(
     run: Annotated[
         str | None,
-        typer.Argument(metavar="[RUN|FILE]", help="Run id, or enough of its beginning; or an exported file."),
+        typer.Argument(
+            metavar="[RUN|FILE|FILE#RUN]",
+            help="A run id, its beginning, an exported file, or a run in one.",
+        ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="The whole log.")] = False,
     invariants: Annotated[bool, typer.Option("--invariants", help="Check the laws of histories, too.")] = False,
@@ -79,7 +82,7 @@ async def _proof(home: Home, *, run: str | None, invariants: bool) -> Report:
     if run is None:
         async with system(home, plan=Plan(agents=False)) as place, bus(place, role="client") as connected:
             return await verify_all(connected.events, connected.blobs, invariants=invariants, code=code_version())
-    if (log := whole_log_named(run)) is not None:
+    if (log := whole_log_named(home, name=run)) is not None:
         async with open_archive(log) as archive:
             return await verify_all(archive, archive, invariants=invariants, code=code_version())
     async with source(home, name=run) as found:

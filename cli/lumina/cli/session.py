@@ -25,7 +25,8 @@ from lumina.bus.errors import ServerFailed
 from lumina.bus.server import embedded_server
 from lumina.bus.subjects import Filter
 from lumina.bus.topology import ensure_topology
-from lumina.cli.errors import SystemProblem
+from lumina.cli.errors import REPAIR, Damaged, SystemProblem, first_leaf
+from lumina.cli.exits import Exit
 from lumina.cli.home import Home
 from lumina.cli.place import Place, bus
 from lumina.cli.supervise import RESTARTS_MAX, Child, ChildSpec, Supervisor
@@ -158,7 +159,7 @@ async def system(home: Home, *, plan: Plan, say: Callable[[str], None] = lambda 
         ServerFailed: The embedded server can't be started.
     """
     home.ensure()
-    async with AsyncExitStack() as stack:
+    async with _ended_plainly(), AsyncExitStack() as stack:
         with home.start_file.open("a") as starts:  # one at a time finds out whether there is a system to join
             await _locked(starts, say=say)
             found = await _find(home, plan=plan, say=say)
@@ -172,6 +173,18 @@ async def system(home: Home, *, plan: Plan, say: Callable[[str], None] = lambda 
         yield place
         if found is None:
             await _others_gone(home, say=say)
+
+
+@asynccontextmanager
+async def _ended_plainly() -> AsyncIterator[None]:
+    """Let a generator that reads the log end early: the task groups in the block would wrap what ends it."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        _, reasons = group.split(GeneratorExit)
+        if reasons is None:
+            raise first_leaf(group) from None
+        raise
 
 
 async def _find(home: Home, *, plan: Plan, say: Callable[[str], None]) -> SystemFile | str | None:
@@ -307,5 +320,7 @@ async def _wait_ready(place: Place, supervisor: Supervisor, *, since_ms: int) ->
     failed = supervisor.failed
     if failed:
         child = failed[0]
+        if child.exit_code == Exit.DAMAGED:
+            raise Damaged(child.said if REPAIR in child.said else f"{child.said}; {REPAIR}")
         raise SystemProblem(f"{child.spec.name} does not start: {child.reason} (log: {child.spec.log_file})")
     raise SystemProblem(f"the agents were not ready in time; their logs are in {place.home.logs}")

@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.pool import Pool
 from pathlib import Path
@@ -50,9 +50,11 @@ class Orders:
 
 @dataclass(kw_only=True)
 class Tally:
-    """What was found so far."""
+    """What was found so far, of `asked` seeds."""
 
+    asked: int
     seeds: int = 0
+    interrupted: bool = False
     records: int = 0
     virtual_ms: int = 0
     restarts: int = 0
@@ -90,7 +92,7 @@ def simulate_command(
 ) -> None:
     """Play production agents and runners against faults on a virtual clock; find what breaks, and make it small.
 
-    The same seed gives the same history on every machine. Exit codes: 0 all is well, 1 a seed failed.
+    The same seed gives the same history on every machine. Exit codes: 0 all is well, 1 a seed failed, 130 interrupted.
     """
     try:
         orders = Orders(scenario=_known_scenario(scenario), kinds=_kinds(faults))
@@ -144,7 +146,9 @@ def _play_many(numbers: range, *, orders: Orders, workers: int) -> Iterator[Play
             yield _play((number, orders))
         return
     spawned = multiprocessing.get_context("spawn")  # a fork would inherit threads and signal dispositions
-    with spawned.Pool(workers, initializer=_ignore_interrupts) as pool:
+    with _interrupts_ignored():  # the processes inherit it: Ctrl-C is for this one, which ends them
+        pool = spawned.Pool(workers)
+    with pool:
         yield from _results(pool, numbers, orders)
 
 
@@ -153,9 +157,13 @@ def _results(pool: Pool, numbers: range, orders: Orders) -> Iterator[Played]:
     yield from pool.imap_unordered(_play, ((number, orders) for number in numbers), chunksize=chunk)
 
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C is for the process that shows results; it ends the others."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _play(task: tuple[int, Orders]) -> Played:
@@ -179,9 +187,9 @@ def _play_script(script: Script, *, command: str) -> Played:
 
 def _tallied(played: Iterator[Played], *, quiet: bool, total: int) -> Tally:
     """Count as they come, with a line of progress on standard error. Ctrl-C keeps what was found so far."""
-    tally = Tally()
+    tally = Tally(asked=total)
     began = told = time.monotonic()
-    with suppress(KeyboardInterrupt):
+    try:
         for each in played:
             tally.add(each)
             now = time.monotonic()
@@ -190,6 +198,8 @@ def _tallied(played: Iterator[Played], *, quiet: bool, total: int) -> Tally:
                 rate = tally.seeds / (now - began)
                 sys.stderr.write(f"\r{tally.seeds} of {total} seeds, {len(tally.failed)} failed, {rate:.1f} seeds/s ")
                 sys.stderr.flush()
+    except KeyboardInterrupt:
+        tally.interrupted = True
     if not quiet:
         took_s = max(time.monotonic() - began, 0.001)
         sys.stderr.write(f"\r{tally.seeds} of {total} seeds in {took_s:.1f} s: {tally.seeds / took_s:.1f} seeds/s\n")
@@ -201,6 +211,8 @@ def _report(tally: Tally, *, json_lines: bool) -> Exit:
         print_json(
             msgspec.json.encode(
                 {
+                    "asked": tally.asked,
+                    "interrupted": tally.interrupted,
                     "seeds": tally.seeds,
                     "records": tally.records,
                     "virtual_ms": tally.virtual_ms,
@@ -210,20 +222,31 @@ def _report(tally: Tally, *, json_lines: bool) -> Exit:
                 }
             )
         )
-        return Exit.FAILED if tally.failed else Exit.OK
+        return _code(tally)
     ends = ", ".join(f"{name} {count}" for name, count in sorted(tally.statuses.items()))
     hours = tally.virtual_ms / 3_600_000
-    summary = (
-        f"{tally.seeds} seeds, {tally.records} records, {hours:.1f} hours of virtual time, {tally.restarts} restarts"
-    )
+    counts = f"{tally.seeds} seed{'s' * (tally.seeds != 1)}, {tally.records} records"
+    summary = f"{counts}, {hours:.1f} hours of virtual time, {tally.restarts} restarts"
     out().print(Text(f"simulate: {summary}; runs: {ends or 'none'}"), soft_wrap=True)
     for played in sorted(tally.failed, key=lambda each: each.seed)[:SHOWN_MAX]:
         _show(played)
-    if not tally.failed:
-        out().print(Text("simulate: every history kept every law", style="green"))
-        return Exit.OK
-    out().print(Text(f"simulate: {len(tally.failed)} of {tally.seeds} seeds failed", style="red"))
-    return Exit.FAILED
+    if tally.failed:
+        out().print(
+            Text(f"simulate: {len(tally.failed)} of {tally.seeds} seed{'s' * (tally.seeds != 1)} failed", style="red")
+        )
+    elif tally.seeds:
+        histories = f"each of the {tally.seeds} histories" if tally.interrupted else "every history"
+        out().print(Text(f"simulate: {histories} kept every law", style="green"))
+    if tally.interrupted:
+        said = f"simulate: interrupted: {tally.seeds} of {tally.asked} seeds were played"
+        out().print(Text(said, style="yellow"), soft_wrap=True)
+    return _code(tally)
+
+
+def _code(tally: Tally) -> Exit:
+    if tally.interrupted:
+        return Exit.INTERRUPTED
+    return Exit.FAILED if tally.failed else Exit.OK
 
 
 def _show(played: Played) -> None:

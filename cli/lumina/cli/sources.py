@@ -14,7 +14,7 @@ from lumina.cli.home import Home
 from lumina.cli.imports import find_import, run_in, where
 from lumina.cli.reading import reading
 from lumina.events.ids import StreamId
-from lumina.projections.errors import NoSuchRun
+from lumina.projections.errors import NoRunCalled, NoSuchRun
 from lumina.projections.reading import Reader, open_store
 
 
@@ -49,12 +49,20 @@ async def source(home: Home, *, name: str) -> AsyncIterator[Source]:
     found = _file_of(home, name=name)
     if found is None:
         async with reading(home) as (connected, reader):
-            yield Source(events=connected.events, blobs=connected.blobs, run=StreamId(reader.find(name)), live=True)
+            run = StreamId(_found(reader, name=name))
+            yield Source(events=connected.events, blobs=connected.blobs, run=run, live=True)
         return
     path, asked = found
     async with open_archive(path) as archive:
         run = StreamId(run_in(archive.manifest, asked=asked, file=path.name))
         yield Source(events=archive, blobs=archive, run=run, live=False)
+
+
+def _found(reader: Reader, *, name: str) -> str:
+    try:
+        return reader.find(name)
+    except NoRunCalled as error:
+        raise NoSuchRun(f"{error}; nor is there a file of this name") from error
 
 
 def file_named(name: str) -> tuple[Path, str] | None:
@@ -72,12 +80,12 @@ def file_named(name: str) -> tuple[Path, str] | None:
     return path, run
 
 
-def whole_log_named(name: str) -> Path | None:
-    """Return the file that `name` is the path of, when it holds a whole log and no run in it was named.
+def whole_log_named(home: Home, *, name: str) -> Path | None:
+    """Return the file that `name` means, when it holds a whole log and no run in it was named.
 
     Raises as `source` does.
     """
-    named = file_named(name)
+    named = file_named(name) or _plain_file(home, name=name)
     if named is None or named[1]:
         return None
     with checked_archive(named[0]) as archive:
@@ -90,7 +98,7 @@ def _file_of(home: Home, *, name: str) -> tuple[Path, str] | None:
         return named
     found = find_import(home, name)
     if found is None:
-        return None
+        return _plain_file(home, name=name)
     entry, run = found
     live = live_run(home, name)
     if live == run:
@@ -98,6 +106,15 @@ def _file_of(home: Home, *, name: str) -> tuple[Path, str] | None:
     if live is not None and name not in {run, run.removeprefix("r-")}:
         raise NoSuchRun(f"{name!r} fits {live} here and the imported {run}; give more of the id")
     return where(home, entry), run
+
+
+def _plain_file(home: Home, *, name: str) -> tuple[Path, str] | None:
+    """Return the file in this folder that is called so, when no run is; what looks like a path is not looked at."""
+    text, _, run = name.partition("#")
+    path = Path(text)
+    if not text or not path.is_file() or find_import(home, text) is not None or live_run(home, text) is not None:
+        return None
+    return path, run
 
 
 def live_run(home: Home, name: str) -> str | None:

@@ -47,7 +47,10 @@ class ChildSpec:
 
 @dataclass(kw_only=True)
 class Child:
-    """A child as it is now. `state` is one of starting, running, restarting, stopped, failed."""
+    """A child as it is now. `state` is one of starting, running, restarting, stopped, failed.
+
+    `exit_code` and `said`, its last words, are those of its last end.
+    """
 
     spec: ChildSpec
     state: str = "starting"
@@ -55,6 +58,8 @@ class Child:
     restarts: int = 0
     since: float = field(default_factory=time.time)
     reason: str = ""
+    exit_code: int | None = None
+    said: str = ""
 
 
 class Supervisor:
@@ -94,10 +99,10 @@ class Supervisor:
             deaths.append(now)
             while deaths and deaths[0] < now - WINDOW_S:
                 deaths.popleft()
-            said = last_line(child.spec.log_file)
+            child.exit_code, child.said = code, last_line(child.spec.log_file)
             if code in PERMANENT or len(deaths) > self._restarts_max:
-                log.error("child.failed", name=child.spec.name, exit_code=code, said=said)
-                self._set(child, "failed", reason=f"exit code {code}: {said}")
+                log.error("child.failed", name=child.spec.name, exit_code=code, said=child.said)
+                self._set(child, "failed", reason=f"exit code {code}: {child.said}")
                 return
             child.restarts += 1
             log.warning("child.restarts", name=child.spec.name, exit_code=code, restarts=child.restarts)

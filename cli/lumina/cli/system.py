@@ -16,7 +16,7 @@ from rich.table import Table
 
 from lumina.bus.address import find_running
 from lumina.cli.app import HomeOption, JsonOption, app, err, out, print_json, table_out, work
-from lumina.cli.errors import SystemProblem, UsageProblem
+from lumina.cli.errors import Damaged, SystemProblem, UsageProblem
 from lumina.cli.exits import Exit
 from lumina.cli.home import Home
 from lumina.cli.place import AGENTS, Place
@@ -94,7 +94,11 @@ async def _up_in_background(home: Home) -> Exit:
         await anyio.sleep(POLL_S)
     if process.poll() is None:
         process.terminate()  # nobody would know of it
-    raise SystemProblem(f"it did not come up: {last_line(log_file)} (log: {log_file})")
+    said = last_line(log_file).removeprefix("lumina: ")
+    if process.returncode == Exit.DAMAGED:
+        raise Damaged(said)
+    where = "" if "(log: " in said else f" (log: {log_file})"
+    raise SystemProblem(f"it did not come up: {said or 'it said nothing'}{where}")
 
 
 @app.command()

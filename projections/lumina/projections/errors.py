@@ -5,6 +5,7 @@ ProjectionError
 ├── StoreUnavailable  the file can't be opened or written (locked, full disk, no right): the message says which
 ├── RecordSkipped     records were given out of order: read on from `Store.position`
 └── NoSuchRun         no run, or more than one, has an id that starts like this: the message lists what comes near
+    └── NoRunCalled   no run at all
 """
 
 
@@ -26,3 +27,7 @@ class RecordSkipped(ProjectionError):
 
 class NoSuchRun(ProjectionError):
     """The prefix of a run id names no run, or several. Give more of it."""
+
+
+class NoRunCalled(NoSuchRun):
+    """No run's id begins so."""

@@ -10,7 +10,7 @@ import msgspec
 
 from lumina.projections.attempts import AttemptRow
 from lumina.projections.catalogue import PROJECTIONS
-from lumina.projections.errors import NoSuchRun
+from lumina.projections.errors import NoRunCalled, NoSuchRun
 from lumina.projections.queue import Counter, WaitingRow
 from lumina.projections.residency import InstanceRow, LeaseRow, NodeRow, Residence
 from lumina.projections.runs import RunRow, StepRow
@@ -81,13 +81,13 @@ class Reader:
             if found:
                 names = ", ".join(row.run for row in found)
                 raise NoSuchRun(f"{prefix!r} fits several runs: {names}; give more of the id")
-        raise NoSuchRun(f"no run is called {prefix!r}; `lumina runs` lists them")
+        raise NoRunCalled(f"no run is called {prefix!r}; `lumina runs` lists them")
 
     def run(self, run: str) -> RunView:
         """Return the run with exactly this id. Raises NoSuchRun."""
         row = self._store.get(RunRow, run)
         if row is None:
-            raise NoSuchRun(f"no run is called {run!r}; `lumina runs` lists them")
+            raise NoRunCalled(f"no run is called {run!r}; `lumina runs` lists them")
         return RunView(run=row, steps=self._store.where(StepRow, run=run))
 
     def attempts(self, run: str) -> tuple[AttemptRow, ...]:
