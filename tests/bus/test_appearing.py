@@ -30,7 +30,7 @@ def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"old")
     with pytest.raises(TypeError), appearing(path, replace=True) as file:
-        file.writelines((b"half", "no bytes"))  # type: ignore[list-item]  # this is the error
+        file.writelines((b"half", "no bytes"))  # type: ignore[arg-type]  # this is the error
     assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("rows.jsonl", b"old")]
 
 

@@ -195,6 +195,7 @@ async def test_chains_forget_runs_that_are_over(history: History) -> None:
 def test_the_memory_of_a_proof_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     """With little room for what is kept beyond need, the proof of five times as many runs needs hardly more memory."""
     monkeypatch.setattr(workers, "KEPT_BYTES_MAX", 2**16)
+    monkeypatch.setattr(workers, "SIZES_MAX", 64)
     monkeypatch.setattr(checks, "CHAINS_MAX", 64)
 
     async def most(events: int) -> int:
