@@ -12,7 +12,7 @@ from lumina.events.base import Event
 from lumina.events.errors import UnknownEvent
 from lumina.events.ids import StreamId, root_event_id
 from lumina.events.node import UnloadReason, UnloadRequested
-from lumina.events.record import Draft, Head, Sealed, chain, chain_digest, to_headers
+from lumina.events.record import Draft, Head, Sealed, chain, chain_digest, headers_of, to_headers
 from lumina.events.timer import TimerElapsed
 
 pytestmark = pytest.mark.anyio
@@ -83,9 +83,7 @@ async def write_unknown(server: LogServer, log: JetStreamLog) -> None:
             body=recorded.body,
             fields=recorded.fields,
         )
-        headers = to_headers(recorded)
-        headers["ce-type"] = sealed.type
-        headers["ce-luminadigest"] = chain_digest(sealed)
+        headers = headers_of(sealed, digest=chain_digest(sealed))
         subject = subject_of(recorded.event, stream=RUN, agent="clock").replace("elapsed-v1", "renamed-v9")
         await transport.request(subject, payload=body, headers=headers)
 
